@@ -1,0 +1,34 @@
+package api
+
+// Types of trusted certificates.
+const (
+	CertificateClient  = "client"
+	CertificateServer  = "server"
+	CertificateMetrics = "metrics"
+)
+
+// Certificate is an entry of the trust store.
+type Certificate struct {
+	Name        string   `json:"name" yaml:"name"`
+	Type        string   `json:"type" yaml:"type"`
+	Restricted  bool     `json:"restricted" yaml:"restricted"`
+	Projects    []string `json:"projects" yaml:"projects"`
+	Certificate string   `json:"certificate" yaml:"certificate"`
+	Description string   `json:"description" yaml:"description"`
+	// Fingerprint is the lower-case hex SHA-256 of the DER certificate.
+	Fingerprint string `json:"fingerprint" yaml:"fingerprint"`
+}
+
+// CertificatesPost is POST /1.0/certificates.
+type CertificatesPost struct {
+	Name       string   `json:"name" yaml:"name"`
+	Type       string   `json:"type" yaml:"type"`
+	Restricted bool     `json:"restricted" yaml:"restricted"`
+	Projects   []string `json:"projects" yaml:"projects"`
+	// Certificate is PEM, or base64 of DER.
+	Certificate string `json:"certificate" yaml:"certificate"`
+	Description string `json:"description" yaml:"description"`
+	// TrustToken is a join token or a certificate add token.
+	TrustToken string `json:"trust_token" yaml:"trust_token"`
+	Token      bool   `json:"token" yaml:"token"`
+}

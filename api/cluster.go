@@ -1,0 +1,126 @@
+package api
+
+import "time"
+
+// Cluster is GET /1.0/cluster.
+type Cluster struct {
+	ServerName string `json:"server_name" yaml:"server_name"`
+	Enabled    bool   `json:"enabled" yaml:"enabled"`
+	// MemberConfig lists the member-specific keys that a joiner must give; never null.
+	MemberConfig []ClusterMemberConfigKey `json:"member_config" yaml:"member_config"`
+}
+
+// ClusterMemberConfigKey is one member-specific key of a pool or network.
+type ClusterMemberConfigKey struct {
+	Entity      string `json:"entity" yaml:"entity"`
+	Name        string `json:"name" yaml:"name"`
+	Key         string `json:"key" yaml:"key"`
+	Value       string `json:"value" yaml:"value"`
+	Description string `json:"description" yaml:"description"`
+}
+
+// ClusterPut is PUT /1.0/cluster: bootstrap, join, or disable.
+type ClusterPut struct {
+	Cluster `yaml:",inline"`
+	// ClusterAddress is an existing member's address. Not empty selects a join.
+	ClusterAddress string `json:"cluster_address" yaml:"cluster_address"`
+	// ClusterCertificate is the PEM of the certificate that the cluster must show.
+	ClusterCertificate string `json:"cluster_certificate" yaml:"cluster_certificate"`
+	// ServerAddress is the address under which others reach this server.
+	ServerAddress string `json:"server_address" yaml:"server_address"`
+	// ClusterToken is the text of a join token.
+	ClusterToken string `json:"cluster_token" yaml:"cluster_token"`
+	// ClusterCertificatePath is read by the command line and replaces ClusterCertificate.
+	ClusterCertificatePath string `json:"-" yaml:"cluster_certificate_path,omitempty"`
+}
+
+// ClusterMembersPost is POST /1.0/cluster/members: ask for a join token.
+type ClusterMembersPost struct {
+	ServerName string `json:"server_name" yaml:"server_name"`
+}
+
+// ClusterMemberPost is POST /1.0/cluster/members/NAME: rename.
+type ClusterMemberPost struct {
+	ServerName string `json:"server_name" yaml:"server_name"`
+}
+
+// ClusterMemberPut is the writable part of a member.
+type ClusterMemberPut struct {
+	Roles         []string  `json:"roles" yaml:"roles"`
+	FailureDomain string    `json:"failure_domain" yaml:"failure_domain"`
+	Description   string    `json:"description" yaml:"description"`
+	Config        ConfigMap `json:"config" yaml:"config"`
+	Groups        []string  `json:"groups" yaml:"groups"`
+}
+
+// ClusterMember is one member.
+type ClusterMember struct {
+	ClusterMemberPut `yaml:",inline"`
+	ServerName       string `json:"server_name" yaml:"server_name"`
+	URL              string `json:"url" yaml:"url"`
+	// Database is true for the leader, voters and stand-bys.
+	Database     bool   `json:"database" yaml:"database"`
+	Status       string `json:"status" yaml:"status"`
+	Message      string `json:"message" yaml:"message"`
+	Architecture string `json:"architecture" yaml:"architecture"`
+}
+
+// Roles of a member on the wire.
+const (
+	RoleDatabase        = "database"
+	RoleDatabaseLeader  = "database-leader"
+	RoleDatabaseStandby = "database-standby"
+	RoleDatabaseClient  = "database-client"
+	RoleEventHub        = "event-hub"
+	RoleOVNChassis      = "ovn-chassis"
+)
+
+// ClusterMemberState is GET /1.0/cluster/members/NAME/state.
+type ClusterMemberState struct {
+	SysInfo      ClusterMemberSysInfo        `json:"sysinfo" yaml:"sysinfo"`
+	StoragePools map[string]StoragePoolState `json:"storage_pools" yaml:"storage_pools"`
+}
+
+// ClusterMemberSysInfo is a member's sysinfo(2). RAM and swap are bytes, uptime is seconds.
+type ClusterMemberSysInfo struct {
+	Uptime       int64     `json:"uptime" yaml:"uptime"`
+	LoadAverages []float64 `json:"load_averages" yaml:"load_averages"`
+	TotalRAM     uint64    `json:"total_ram" yaml:"total_ram"`
+	FreeRAM      uint64    `json:"free_ram" yaml:"free_ram"`
+	SharedRAM    uint64    `json:"shared_ram" yaml:"shared_ram"`
+	BufferRAM    uint64    `json:"buffered_ram" yaml:"buffered_ram"`
+	TotalSwap    uint64    `json:"total_swap" yaml:"total_swap"`
+	FreeSwap     uint64    `json:"free_swap" yaml:"free_swap"`
+	Processes    uint16    `json:"processes" yaml:"processes"`
+}
+
+// StoragePoolState is a pool's use of space and inodes.
+type StoragePoolState struct {
+	Space  StoragePoolUse `json:"space" yaml:"space"`
+	Inodes StoragePoolUse `json:"inodes" yaml:"inodes"`
+}
+
+// StoragePoolUse is a used and a total count.
+type StoragePoolUse struct {
+	Used  uint64 `json:"used" yaml:"used"`
+	Total uint64 `json:"total" yaml:"total"`
+}
+
+// ClusterGroup is a named set of members.
+type ClusterGroup struct {
+	Description string    `json:"description" yaml:"description"`
+	Members     []string  `json:"members" yaml:"members"`
+	Config      ConfigMap `json:"config" yaml:"config"`
+	Name        string    `json:"name" yaml:"name"`
+	UsedBy      []string  `json:"used_by" yaml:"used_by"`
+}
+
+// ClusterMemberJoinToken is what a join token says: base64 of this object's JSON.
+type ClusterMemberJoinToken struct {
+	ServerName  string   `json:"server_name" yaml:"server_name"`
+	Fingerprint string   `json:"fingerprint" yaml:"fingerprint"`
+	Addresses   []string `json:"addresses" yaml:"addresses"`
+	Secret      string   `json:"secret" yaml:"secret"`
+	// ExpiresAt is zero in tokens of old servers; the server decides, not the text.
+	ExpiresAt time.Time `json:"expires_at" yaml:"expires_at"`
+}

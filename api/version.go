@@ -1,0 +1,24 @@
+package api
+
+// Version is the version of the protocol and of the product.
+const Version = "7.3"
+
+// APIVersion is the prefix of all resources.
+const APIVersion = "1.0"
+
+// Extensions lists the parts of the protocol that this version answers for. The
+// client refuses calls whose extension is missing, so a name stands here only when
+// every call that it guards gives a true answer.
+func Extensions() []string {
+	return []string{
+		"etag", "patch", "entity_description", "network", "storage", "resources", "projects", "certificate_update",
+		"clustering", "clustering_join", "clustering_server_address", "clustering_roles", "clustering_edit_roles",
+		"clustering_failure_domains", "clustering_architecture", "clustering_sizing", "clustering_description",
+		"clustering_config", "clustering_join_token", "clustering_groups", "cluster_member_state", "database_leader",
+		"cluster_join_token_expiry", "operation_wait", "operation_description", "operations_get_query_all_projects",
+		"profiles_all_projects", "networks_all_projects", "api_filtering", "api_filtering_extended", "usedby_consistency",
+		"event_location", "event_lifecycle", "event_project", "event_lifecycle_requestor_address",
+		"event_lifecycle_name_and_project", "https_allowed_credentials", "core_https_allowed_websocket_origin",
+		"init_preseed",
+	}
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"incusd/api"
+	"incusd/client"
+)
+
+const (
+	// operationLimit bounds the wait for a bootstrap or a join. A cluster gives a
+	// joiner ten minutes before it takes the token back.
+	operationLimit = 10 * time.Minute
+	dateFormat     = "2006/01/02 15:04 MST"
+)
+
+// world is what the command line needs from outside its process.
+type world struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	// Whether a person is at that end of the stream.
+	stdinTerminal, stderrTerminal bool
+	getenv                        func(string) string
+	location                      *time.Location // in which times are printed
+	// connect returns a client of the local daemon.
+	connect func(client.Options) *client.Client
+	// findMember looks for a member at the addresses of a join token.
+	findMember func(context.Context, *api.ClusterMemberJoinToken) (string, *x509.Certificate, error)
+	// localAddress is an address under which other servers may reach this one, or "".
+	localAddress func() string
+	// edit lets a person change a text.
+	edit func(ctx context.Context, text []byte) ([]byte, error)
+}
+
+// systemWorld is the real one.
+func systemWorld() *world {
+	w := &world{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		stdinTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
+		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		getenv:         os.Getenv,
+		location:       time.Local,
+		localAddress:   localAddress,
+		findMember: func(ctx context.Context, token *api.ClusterMemberJoinToken) (string, *x509.Certificate, error) {
+			return client.FindMember(ctx, nil, token)
+		},
+	}
+	w.connect = func(opts client.Options) *client.Client {
+		path, project := client.SocketPath("", w.getenv)
+		return client.Unix(path, opts).WithProject(project)
+	}
+	w.edit = func(ctx context.Context, text []byte) ([]byte, error) { return runEditor(ctx, w.getenv, text) }
+	return w
+}
+
+// localAddress is the first global unicast address of this machine.
+func localAddress() string {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, address := range addresses {
+		if network, ok := address.(*net.IPNet); ok && network.IP.IsGlobalUnicast() {
+			return network.IP.String()
+		}
+	}
+	return ""
+}
+
+// app is one run of the command line.
+type app struct {
+	*world
+	project                           string
+	forceLocal, debug, verbose, quiet bool
+	staleWarning                      sync.Once
+}
+
+// run executes one command line and returns its exit code.
+func run(ctx context.Context, w *world, args []string) int {
+	a := &app{world: w}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(w.stdin)
+	root.SetOut(w.stdout)
+	root.SetErr(w.stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		a.report(err)
+		return 1
+	}
+	return 0
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := parent("incus", "Form and manage a cluster of servers",
+		a.adminCommand(), a.clusterCommand(), a.configCommand(), a.infoCommand(),
+		a.operationCommand(), a.queryCommand(), a.versionCommand())
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = api.Version
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "Print the version")
+
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.project, "project", a.getenv("INCUS_PROJECT"), "Use the project called `NAME`")
+	flags.BoolVar(&a.forceLocal, "force-local", false, "Use the local unix socket (this version always does)")
+	flags.BoolVar(&a.debug, "debug", false, "Print every request to stderr")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "Print the reason code of an error, too")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "Print no progress and no confirmations")
+	return root
+}
+
+// parent is a command that only has others below it.
+func parent(use, short string, children ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short}
+	cmd.AddCommand(children...)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		err := api.Errorf(api.BadRequest, "unknown command %q for %q", args[0], cmd.CommandPath())
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return err.WithHint("did you mean %s? See %s --help", strings.Join(near, " or "), cmd.CommandPath())
+		}
+		return err.WithHint("see %s --help", cmd.CommandPath())
+	}
+	return cmd
+}
+
+// argCount refuses any other number of arguments, and shows how it is done.
+func argCount(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && (most < 0 || len(args) <= most) {
+			return nil
+		}
+		return api.Errorf(api.BadRequest, "Invalid number of arguments").WithHint("usage: %s", cmd.UseLine())
+	}
+}
+
+// client returns a client of the local daemon.
+func (a *app) client() *client.Client {
+	return a.connect(client.Options{OnStale: a.warnStale, Logger: a.logger()}).WithProject(a.project)
+}
+
+// logger prints what the client does, as far as the flags ask for it.
+func (a *app) logger() *slog.Logger {
+	if !a.debug {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// server splits "[remote:]name" and connects to the remote.
+func (a *app) server(arg string) (*client.Client, string, error) {
+	name := arg
+	if remote, rest, found := strings.Cut(arg, ":"); found {
+		if err := checkRemote(remote); err != nil {
+			return nil, "", err
+		}
+		name = rest
+	}
+	if remote := a.getenv("INCUS_REMOTE"); remote != "" && !a.forceLocal && name == arg {
+		if err := checkRemote(remote); err != nil {
+			return nil, "", err
+		}
+	}
+	return a.client(), name, nil
+}
+
+// leadingRemote takes a first argument of the form "remote:" off args.
+func (a *app) leadingRemote(args []string) (*client.Client, []string, error) {
+	remote := ""
+	if len(args) > 0 && strings.HasSuffix(args[0], ":") && !strings.Contains(args[0], "=") {
+		remote, args = args[0], args[1:]
+	}
+	c, _, err := a.server(remote)
+	return c, args, err
+}
+
+// localRemote is the one remote there is: the daemon behind the unix socket.
+const localRemote = "local"
+
+func checkRemote(name string) error {
+	if name == localRemote || name == "" {
+		return nil
+	}
+	return api.Errorf(api.NotFound, "The remote %q doesn't exist", name).
+		WithHint("this version knows only the remote local:, the daemon behind the unix socket")
+}
+
+// say confirms to a person what was done.
+func (a *app) say(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.stdout, format+"\n", args...)
+	}
+}
+
+// warn tells what a person should know although the command goes on.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "Warning: "+format+"\n", args...)
+}
+
+// warnStale says once per command that what follows may be out of date.
+func (a *app) warnStale(s client.Stale) {
+	a.staleWarning.Do(func() {
+		why := "this cluster has no quorum"
+		if s.Reason != api.NoQuorum {
+			why = "this answer may be out of date"
+		}
+		a.warn("%s (%s); showing what this member last knew (index %d, since %s)", why, string(s.Reason), s.Index, a.date(s.Since))
+	})
+}
+
+// date prints a time for people; the zero time as nothing.
+func (a *app) date(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.In(a.location).Format(dateFormat)
+}
+
+// onlyRemote connects to the remote that is the only argument, if there is any.
+func (a *app) onlyRemote(args []string) (*client.Client, error) {
+	c, rest, err := a.leadingRemote(args)
+	if err == nil && len(rest) > 0 {
+		err = api.Errorf(api.BadRequest, "%q is not a remote", rest[0]).WithHint("a remote ends with a colon: %s:", localRemote)
+	}
+	return c, err
+}

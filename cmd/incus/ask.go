@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A prompter asks a person questions, and reads one line per answer.
+type prompter struct {
+	in       *bufio.Reader
+	out, err io.Writer
+}
+
+// prompter reads answers from stdin, and nothing else may do so afterwards, except
+// between two questions.
+func (a *app) prompter() *prompter {
+	return &prompter{in: bufio.NewReader(a.stdin), out: a.stdout, err: a.stderr}
+}
+
+// line asks question and returns the answer without white space around it. The end
+// of the input is an error: nobody is there to answer.
+func (p *prompter) line(ctx context.Context, question string) (string, error) {
+	fmt.Fprint(p.out, question)
+	type answer struct {
+		text string
+		err  error
+	}
+	answers := make(chan answer, 1)
+	// A read from a terminal cannot be interrupted, so Ctrl-C must not wait for it.
+	// The goroutine that is left then ends with the process.
+	go func() {
+		text, err := p.in.ReadString('\n')
+		answers <- answer{strings.TrimSpace(text), err}
+	}()
+	select {
+	case a := <-answers:
+		switch {
+		case errors.Is(a.err, io.EOF) && a.text != "": // a last line without its end
+			return a.text, nil
+		case errors.Is(a.err, io.EOF):
+			return "", fmt.Errorf("the input ended before the answer to %q", strings.TrimSpace(question))
+		}
+		return a.text, a.err
+	case <-ctx.Done():
+		fmt.Fprintln(p.out)
+		return "", ctx.Err()
+	}
+}
+
+// text asks until check accepts the answer. An empty answer means fallback.
+func (p *prompter) text(ctx context.Context, question, fallback string, check func(string) error) (string, error) {
+	for {
+		text, err := p.line(ctx, question)
+		if err != nil {
+			return "", err
+		}
+		if text == "" {
+			text = fallback
+		}
+		if err := check(text); err != nil {
+			p.invalid(err)
+			continue
+		}
+		return text, nil
+	}
+}
+
+// yesNo asks until the answer is yes or no. An empty answer means fallback.
+func (p *prompter) yesNo(ctx context.Context, question string, fallback bool) (bool, error) {
+	for {
+		text, err := p.line(ctx, question)
+		if err != nil {
+			return false, err
+		}
+		if yes, ok := parseYesNo(text, fallback); ok {
+			return yes, nil
+		}
+		p.invalid(nil)
+	}
+}
+
+// invalid says that the answer was of no use, and why if that is not obvious.
+func (p *prompter) invalid(why error) {
+	if why != nil {
+		fmt.Fprintf(p.err, "%v\n", why)
+	}
+	fmt.Fprintln(p.err, "Invalid input, try again.")
+}
+
+func parseYesNo(text string, fallback bool) (yes, ok bool) {
+	switch strings.ToLower(text) {
+	case "":
+		return fallback, true
+	case "yes", "y":
+		return true, true
+	case "no", "n":
+		return false, true
+	default:
+		return false, false
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"incusd/cmd/incus/internal/table"
+)
+
+// A column is one that a list can show.
+type column[T any] struct {
+	key   rune // its letter in --columns
+	title string
+	cell  func(T) string
+}
+
+// listFlags are the flags that all lists have.
+type listFlags struct{ format, columns string }
+
+func (l *listFlags) add(cmd *cobra.Command, columns string) {
+	flags := cmd.Flags()
+	flags.StringVarP(&l.format, "format", "f", table.Table,
+		"Print as `FORMAT` ("+strings.Join(table.Kinds(), "|")+"), with \",noheader\" or \",header\" after it")
+	flags.StringVarP(&l.columns, "columns", "c", columns, "Show these `COLUMNS`")
+	mustComplete(cmd, "format", cobra.FixedCompletions(table.Kinds(), cobra.ShellCompDirectiveNoFileComp))
+	mustComplete(cmd, "columns", cobra.NoFileCompletions)
+}
+
+// mustComplete registers the completion of a flag that cmd has for certain.
+func mustComplete(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err)
+	}
+}
+
+// columnHelp lists the letters of columns for a help text.
+func columnHelp[T any](columns []column[T]) string {
+	var b strings.Builder
+	b.WriteString("Columns:\n")
+	for _, c := range columns {
+		fmt.Fprintf(&b, "  %c - %s\n", c.key, c.title)
+	}
+	return b.String()
+}
+
+// pick selects columns by their letters, in the order of the letters. Commas
+// between letters are allowed.
+func pick[T any](all []column[T], letters string) ([]column[T], error) {
+	var picked []column[T]
+	for group := range strings.SplitSeq(letters, ",") {
+		if group == "" {
+			return nil, fmt.Errorf("Empty column entry (redundant, leading or trailing comma) in '%s'", letters)
+		}
+	next:
+		for _, letter := range group {
+			for _, c := range all {
+				if c.key == letter {
+					picked = append(picked, c)
+					continue next
+				}
+			}
+			return nil, fmt.Errorf("Unknown column shorthand char '%c' in '%s'", letter, letters)
+		}
+	}
+	return picked, nil
+}
+
+// A listing is a list ready to be printed; it is made before the server is asked,
+// so that a wrong flag is told first.
+type listing[T any] struct {
+	format  table.Format
+	columns []column[T]
+}
+
+// newListing checks the flags. Columns is called when the format is known, since
+// some cells depend on it.
+func newListing[T any](flags listFlags, columns func(table.Format) []column[T]) (*listing[T], error) {
+	format, err := table.Parse(flags.format)
+	if err != nil {
+		return nil, err
+	}
+	picked, err := pick(columns(format), flags.columns)
+	if err != nil {
+		return nil, err
+	}
+	return &listing[T]{format, picked}, nil
+}
+
+// print writes items, which are also what JSON and YAML show.
+func (l *listing[T]) print(a *app, items []T) error {
+	header := make([]string, len(l.columns))
+	for i, c := range l.columns {
+		header[i] = c.title
+	}
+	rows := make([][]string, len(items))
+	for i, item := range items {
+		for _, c := range l.columns {
+			rows[i] = append(rows[i], c.cell(item))
+		}
+	}
+	return table.Write(a.stdout, l.format, header, rows, items)
+}
+
+// yesOrNo prints a flag the way lists do.
+func yesOrNo(b bool) string {
+	if b {
+		return "YES"
+	}
+	return "NO"
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"incusd/api"
+	"incusd/client"
+)
+
+// A preseed says what "incus admin init" shall make of the server.
+type preseed struct {
+	Config  api.ConfigMap   `yaml:"config,omitempty"`
+	Cluster *preseedCluster `yaml:"cluster,omitempty"`
+
+	// Sections that this version cannot carry out. Empty ones are harmless.
+	StoragePools   yaml.Node `yaml:"storage_pools,omitempty"`
+	StorageVolumes yaml.Node `yaml:"storage_volumes,omitempty"`
+	Networks       yaml.Node `yaml:"networks,omitempty"`
+	Profiles       yaml.Node `yaml:"profiles,omitempty"`
+	Projects       yaml.Node `yaml:"projects,omitempty"`
+	Certificates   yaml.Node `yaml:"certificates,omitempty"`
+	ClusterGroups  yaml.Node `yaml:"cluster_groups,omitempty"`
+
+	// token is the decoded join token, if there is one.
+	token *api.ClusterMemberJoinToken
+}
+
+// preseedCluster is the section cluster.
+type preseedCluster struct {
+	api.ClusterPut `yaml:",inline"`
+	// ClusterPassword was how servers joined before there were tokens.
+	ClusterPassword string `yaml:"cluster_password,omitempty"`
+}
+
+// joins tells whether the server is to join an existing cluster.
+func (p *preseed) joins() bool {
+	return p.Cluster != nil && (p.Cluster.ClusterToken != "" || p.Cluster.ClusterAddress != "")
+}
+
+// enables tells whether the server is to become the first member of a cluster.
+func (p *preseed) enables() bool {
+	return p.Cluster != nil && p.Cluster.Enabled && !p.joins()
+}
+
+// configFor is the configuration to write on a server that is clustered already or
+// not. A first member is reached by the others at the address that it listens on,
+// unless another one is given; a member's address stays as it is.
+func (p *preseed) configFor(clustered bool) api.ConfigMap {
+	config := maps.Clone(p.Config)
+	address, isSet := config["cluster.https_address"]
+	if p.enables() && !clustered && (!isSet || address == "") && config["core.https_address"] != "" {
+		config["cluster.https_address"] = config["core.https_address"]
+	}
+	return config
+}
+
+// parsePreseed reads and checks a preseed. What it refuses it names, and nothing
+// has been touched then.
+func parsePreseed(data []byte) (*preseed, error) {
+	p, err := decodeStrict[preseed](data)
+	if err != nil {
+		return nil, api.Errorf(api.BadRequest, "Failed to parse the preseed: %v", err).
+			WithHint("correct the file; keys are listed in docs/form-a-cluster.md")
+	}
+	if err := p.checkSections(); err != nil {
+		return nil, err
+	}
+	if p.Cluster == nil {
+		return &p, nil
+	}
+	return &p, p.checkCluster()
+}
+
+// checkSections refuses what belongs to a later version.
+func (p *preseed) checkSections() error {
+	for _, section := range []struct {
+		name string
+		node *yaml.Node
+	}{
+		{"storage_pools", &p.StoragePools}, {"storage_volumes", &p.StorageVolumes}, {"networks", &p.Networks},
+		{"profiles", &p.Profiles}, {"projects", &p.Projects}, {"certificates", &p.Certificates},
+		{"cluster_groups", &p.ClusterGroups},
+	} {
+		if !isEmptyNode(section.node) {
+			return api.Errorf(api.NotImplemented, "line %d: the section %s is not part of this version; nothing was changed",
+				section.node.Line, section.name).
+				WithHint("leave the section out; see docs/compatibility.md")
+		}
+	}
+	return nil
+}
+
+func isEmptyNode(node *yaml.Node) bool {
+	return node.IsZero() || len(node.Content) == 0 && (node.Kind != yaml.ScalarNode || node.Tag == "!!null")
+}
+
+// checkCluster checks the section cluster as far as that needs no server.
+func (p *preseed) checkCluster() error {
+	c := p.Cluster
+	switch {
+	case c.ClusterPassword != "":
+		return api.Errorf(api.NotImplemented, "cluster_password: joining with a trust password is not part of this version").
+			WithHint("use a token in its place: cluster_token, from incus cluster add NAME on a member")
+	case p.joins():
+		return p.checkJoin()
+	case !c.Enabled && c.ServerName != "":
+		return api.Errorf(api.BadRequest, "cluster: server_name %q is given, but enabled is not true", c.ServerName)
+	case !c.Enabled:
+		return nil
+	case c.ServerAddress != "" || c.ClusterCertificate != "" || c.ClusterCertificatePath != "":
+		return api.Errorf(api.BadRequest, "cluster: there is neither cluster_token nor cluster_address, but other keys of a join").
+			WithHint("to join, add the token from incus cluster add NAME; to bootstrap, leave those keys out")
+	case c.ServerName == "":
+		return api.Errorf(api.BadRequest, "ServerName is required when enabling clustering").WithHint("add server_name to the section cluster")
+	}
+	if err := api.ValidateMemberName(c.ServerName); err != nil {
+		return explained(err)
+	}
+	return nil
+}
+
+// checkJoin checks the keys of a join, reads the certificate file and the token.
+func (p *preseed) checkJoin() error {
+	c := p.Cluster
+	switch {
+	case !c.Enabled:
+		return api.Errorf(api.BadRequest, "cluster: a join needs enabled: true")
+	case c.ServerAddress == "":
+		return api.Errorf(api.AddressInvalid, "cluster: a join needs server_address, the address under which members reach this server")
+	}
+	if c.ClusterCertificatePath != "" {
+		data, err := os.ReadFile(c.ClusterCertificatePath)
+		if err != nil {
+			return fmt.Errorf("cluster_certificate_path: %w", err)
+		}
+		c.ClusterCertificate = string(data)
+	}
+	if c.ClusterToken != "" {
+		token, err := api.ParseJoinToken(c.ClusterToken)
+		if err != nil {
+			return explained(err)
+		}
+		p.token = token
+		c.ClusterToken = strings.Join(strings.Fields(c.ClusterToken), "")
+	}
+	return p.checkCertificate()
+}
+
+// checkCertificate checks the certificate that the cluster must show: without a
+// token there must be one, and with a token it must be the token's.
+func (p *preseed) checkCertificate() error {
+	c := p.Cluster
+	if c.ClusterCertificate == "" {
+		if p.token == nil {
+			return api.Errorf(api.BadRequest, "cluster: a join needs cluster_token, or cluster_address and cluster_certificate").
+				WithHint("issue a token on a member: incus cluster add NAME")
+		}
+		return nil
+	}
+	if c.ClusterAddress == "" {
+		return api.Errorf(api.BadRequest, "cluster: cluster_certificate is given without cluster_address")
+	}
+	block, _ := pem.Decode([]byte(c.ClusterCertificate))
+	if block == nil {
+		return refuse(api.CertInvalid, "cluster_certificate: not PEM")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return refuse(api.CertInvalid, "cluster_certificate: %v", err)
+	}
+	if p.token != nil && !strings.EqualFold(client.Fingerprint(certificate), p.token.Fingerprint) {
+		return refuse(api.FingerprintMatch, "cluster_certificate is not the certificate that the token names")
+	}
+	return nil
+}
+
+// specificKeys are the keys that each member has for itself, by kind of entity.
+var specificKeys = map[string][]string{
+	"storage-pool": {
+		"source", "source.wipe", "volatile.initial_source", "zfs.pool_name", "lvm.thinpool_name", "lvm.vg_name",
+		"lvm.vg.force_reuse", "size",
+	},
+	"network": {"parent", "bridge.external_interfaces", "bgp.ipv4.nexthop", "bgp.ipv6.nexthop"},
+}
+
+// memberSpecific leaves out, with a warning, the keys that are the cluster's own.
+// Files in the wild have them: the documentation's example sets a pool's driver.
+func (a *app) memberSpecific(keys []api.ClusterMemberConfigKey) []api.ClusterMemberConfigKey {
+	var specific []api.ClusterMemberConfigKey
+	for _, k := range keys {
+		isTunnel := k.Entity == "network" && strings.HasPrefix(k.Key, "tunnel.") &&
+			(strings.HasSuffix(k.Key, ".interface") || strings.HasSuffix(k.Key, ".local"))
+		if !isTunnel && !slices.Contains(specificKeys[k.Entity], k.Key) {
+			a.warn("member_config: key %q of %s %q is ignored: it is not member-specific", k.Key, k.Entity, k.Name)
+			continue
+		}
+		specific = append(specific, k)
+	}
+	return specific
+}
+
+func certificatePEM(certificate *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}))
+}

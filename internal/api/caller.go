@@ -1,0 +1,235 @@
+package api
+
+import (
+	"context"
+	"crypto/subtle"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
+)
+
+// Protocols by which callers are known, as events and GET /1.0 name them.
+const (
+	protocolUnix    = "unix"
+	protocolTLS     = "tls"
+	protocolCluster = "cluster"
+)
+
+// Headers by which a member tells for whom it forwards a request. They are honoured
+// from members only.
+const (
+	headerForwardedAddress  = "X-Incus-forwarded-address"
+	headerForwardedUsername = "X-Incus-forwarded-username"
+	headerForwardedProtocol = "X-Incus-forwarded-protocol"
+	headerForwardedHost     = "X-Incus-forwarded-host"
+)
+
+// Agents of members that act for themselves and want a purely local answer.
+const (
+	agentNotifier = "incus-cluster-notifier"
+	agentClient   = "incus-cluster-client"
+)
+
+// trustTimeout is how long a caller waits while this member asks the leader whether
+// its certificate was trusted a moment ago.
+const trustTimeout = time.Second
+
+// A caller is who makes a request.
+type caller struct {
+	kind     Callers
+	username string
+	protocol string
+	address  string // without port; empty on the socket
+	// certificate and fingerprint are those of the TLS connection; nil and "" if it has none.
+	certificate *x509.Certificate
+	fingerprint string
+	// projects are all that a restricted client may use.
+	projects []string
+	// forwarded is true when another member passes the request on.
+	forwarded bool
+	// notification is true when a member asks for this member's own part of an answer.
+	notification bool
+}
+
+// admin tells whether the caller may do and see everything.
+func (c *caller) admin() bool { return c.kind&administrators != 0 }
+
+// requestor is the caller as events name it.
+func (c *caller) requestor() *api.EventRequestor {
+	return &api.EventRequestor{Username: c.username, Protocol: c.protocol, Address: c.address}
+}
+
+// authenticate finds out who makes a request, in the order of trust.md §2: members,
+// the socket, wrong claims to be a member, no TLS, clients, redeemers of tokens. With
+// an error the caller is a stranger, and is refused even where strangers are let in.
+func (s *Server) authenticate(r *http.Request, listener ListenerKind) (caller, error) {
+	if listener == UnixListener {
+		return caller{kind: UnixSocket, username: unixUser(r.Context()), protocol: protocolUnix}, nil
+	}
+	c := caller{kind: Stranger, address: hostOf(r.RemoteAddr)}
+	if r.TLS == nil {
+		return c, api.Errorf(api.NotAuthorized, "Bad/missing TLS on network query")
+	}
+	if len(r.TLS.PeerCertificates) > 0 {
+		c.certificate = r.TLS.PeerCertificates[0]
+		c.fingerprint = trust.Fingerprint(c.certificate)
+		s.recognize(r.Context(), &c)
+	}
+	agent := r.UserAgent()
+	if agent == agentNotifier || agent == agentClient {
+		if c.kind != Member {
+			c.kind = Stranger
+			return c, api.Errorf(api.NotAuthorized, "Cluster notification isn't using trusted server certificate")
+		}
+		c.notification = agent == agentNotifier
+	}
+	if c.kind == Member {
+		return s.onBehalf(r, c)
+	}
+	return c, nil
+}
+
+// recognize looks for the caller's certificate in what this member knows, and asks
+// the leader when it is not there: it may have been trusted a moment ago elsewhere.
+// Strangers can make that happen only so often; beyond that they stay strangers.
+func (s *Server) recognize(ctx context.Context, c *caller) {
+	now := s.cfg.Now()
+	if trust.CheckValid(c.certificate, now) != nil {
+		return
+	}
+	if view := s.cfg.Store.Local(); view != nil && c.identify(view, now) {
+		return
+	}
+	if !s.lookups.Allow() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
+	defer cancel()
+	if view, err := s.cfg.Store.Read(ctx); err == nil {
+		c.identify(view, now)
+	}
+}
+
+// identify gives the caller the kind that its certificate has in view.
+func (c *caller) identify(view *raftstore.View, now time.Time) bool {
+	if m, ok := view.MemberByFingerprint(c.fingerprint); ok && same(m.Fingerprint, c.fingerprint) {
+		c.kind, c.protocol, c.username = Member, protocolCluster, c.fingerprint
+		return true
+	}
+	if cert, ok := view.Certificate(c.fingerprint); ok && same(cert.Fingerprint, c.fingerprint) {
+		return c.client(cert)
+	}
+	if t, ok := view.TokenByClaim(c.fingerprint); ok && same(t.ClaimedBy, c.fingerprint) && now.Before(t.ClaimUntil) {
+		c.kind, c.protocol, c.username = Joiner, protocolTLS, c.fingerprint
+		return true
+	}
+	return false
+}
+
+// staysAs tells whether view still gives the caller the rights that it has. The socket
+// and those for whom a member asks are judged at each request only.
+func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
+	if c.kind == UnixSocket || c.forwarded {
+		return true
+	}
+	again := caller{certificate: c.certificate, fingerprint: c.fingerprint}
+	return trust.CheckValid(c.certificate, now) == nil && again.identify(view, now) &&
+		again.kind == c.kind && slices.Equal(again.projects, c.projects)
+}
+
+// client gives the caller the rights of a trusted certificate. Certificates of other
+// types than client open nothing here.
+func (c *caller) client(cert *state.Certificate) bool {
+	if cert.Type != api.CertificateClient {
+		return false
+	}
+	c.kind, c.protocol, c.username = Client, protocolTLS, cert.Fingerprint
+	if cert.Restricted {
+		c.kind, c.projects = RestrictedClient, cert.Projects
+	}
+	return true
+}
+
+// onBehalf makes c the one for whom a member forwards the request, if it does. The
+// member has judged that caller already; this one does it again.
+func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
+	protocol := r.Header.Get(headerForwardedProtocol)
+	if protocol == "" {
+		return c, nil
+	}
+	c.forwarded = true
+	c.protocol = protocol
+	c.username = r.Header.Get(headerForwardedUsername)
+	c.address = r.Header.Get(headerForwardedAddress)
+	switch protocol {
+	case protocolUnix:
+		c.kind = UnixSocket
+		return c, nil
+	case protocolCluster:
+		return c, nil
+	case protocolTLS:
+		if cert, ok := s.forwardedClient(r.Context(), c.username); ok && c.client(cert) {
+			return c, nil
+		}
+	}
+	c.kind = Stranger
+	return c, api.Errorf(api.NotAuthorized, "not authorized")
+}
+
+// forwardedClient finds the certificate of a client for whom a member asks.
+func (s *Server) forwardedClient(ctx context.Context, fingerprint string) (*state.Certificate, bool) {
+	if view := s.cfg.Store.Local(); view != nil {
+		if cert, ok := view.Certificate(fingerprint); ok {
+			return cert, true
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
+	defer cancel()
+	view, err := s.cfg.Store.Read(ctx)
+	if err != nil {
+		return nil, false
+	}
+	return view.Certificate(fingerprint)
+}
+
+// authorize refuses a caller that the route does not let in.
+func (rt *Route) authorize(r *http.Request, c *caller) error {
+	if rt.Who&c.kind == 0 {
+		if c.kind == RestrictedClient {
+			return api.Errorf(api.NotAuthorized, "Certificate is restricted")
+		}
+		return api.Errorf(api.NotAuthorized, "not authorized")
+	}
+	// Such a client would rather be refused than be shown the strangers' face.
+	if c.kind == Stranger && r.Header.Get("X-Incus-authenticated") != "" {
+		return api.Errorf(api.NotAuthorized, "not authorized")
+	}
+	return nil
+}
+
+// mayUse refuses projects that a restricted client has no part in.
+func (c *caller) mayUse(project string) error {
+	if c.kind != RestrictedClient || slices.Contains(c.projects, project) {
+		return nil
+	}
+	return api.Errorf(api.NotAuthorized, "User does not have permission for project %q", project)
+}
+
+// same compares in a time that does not tell where two texts differ.
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// hostOf is an address without its port.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
+}

@@ -1,0 +1,309 @@
+package api
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
+	"incusd/internal/trust"
+)
+
+// mayCall says, apart from the table of routes, who may call what. A route that is not
+// mentioned is for administrators, or, if it only reads, for trusted clients too.
+var mayCall = map[string]Callers{
+	"GET /":                                 anyone,
+	"GET /1.0":                              anyone,
+	"GET /1.0/cluster":                      trusted | Joiner,
+	"POST /1.0/certificates":                anyone,
+	"GET /1.0/operations/{id}/wait":         anyone,
+	"GET /1.0/warnings":                     administrators,
+	"GET /internal/ready":                   UnixSocket,
+	"PUT /internal/shutdown":                UnixSocket,
+	"POST /internal/cluster/join/preflight": Stranger | Joiner | Member,
+	"POST /internal/cluster/join/admit":     Joiner | Member,
+	"POST /internal/cluster/join/abort":     Joiner | Member,
+}
+
+// callers returns, for each kind, the certificate that makes a caller one of it.
+func (b *bed) callers() map[Callers]request {
+	joiner := newPair(b.t, trust.Server)
+	b.claim("joiner", joiner.Cert)
+	return map[Callers]request{
+		Stranger:         {stranger: true},
+		Joiner:           {cert: joiner.Cert},
+		RestrictedClient: {cert: b.trustClient(true, "default")},
+		Client:           {cert: b.trustClient(false)},
+		Member:           {cert: b.certificate("node2")},
+		UnixSocket:       {},
+	}
+}
+
+func (b *bed) certificate(name string) *x509.Certificate {
+	b.t.Helper()
+	cert, err := trust.ParseCertificate(b.member(name).Certificate)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return cert
+}
+
+func TestEveryRouteLetsInWhomItShould(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	// Only the way to the handler is tested here, so the handlers just say that they
+	// were reached.
+	reached := reply{status: http.StatusAccepted}
+	routes := Routes()
+	for i := range routes {
+		routes[i].handle = func(*Server, *call) (reply, error) { return reached, nil }
+	}
+	for _, listener := range []ListenerKind{TLSListener, UnixListener} {
+		b.handlers[listener] = b.server.router(listener, routes)
+	}
+	callers := b.callers()
+	seen := make(map[string]bool)
+	for _, route := range routes {
+		name := route.Method + " " + route.Path
+		seen[name] = true
+		allowed, special := mayCall[name]
+		switch {
+		case special:
+		case route.Method == "GET":
+			allowed = administrators | RestrictedClient
+		default:
+			allowed = administrators
+		}
+		for _, kind := range Kinds() {
+			req := callers[kind]
+			req.method, req.path = route.Method, strings.NewReplacer("{", "", "}", "").Replace(route.Path)
+			w := b.do(req)
+			switch {
+			case allowed&kind != 0 && w.Code != http.StatusAccepted:
+				t.Errorf("%s: %s is refused: %s", name, kind, w.Body)
+			case allowed&kind == 0 && w.Code != http.StatusForbidden:
+				t.Errorf("%s: %s gets %d", name, kind, w.Code)
+			case allowed&kind == 0 && kind == RestrictedClient:
+				wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Certificate is restricted")
+			case allowed&kind == 0:
+				wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "not authorized")
+			}
+		}
+	}
+	for name := range mayCall {
+		if !seen[name] {
+			t.Errorf("%s is not a route", name)
+		}
+	}
+}
+
+// kindOf tells as what a certificate is let in at this moment.
+func (b *bed) kindOf(cert *x509.Certificate, header map[string]string) Callers {
+	r := httptest.NewRequest("GET", "https://10.0.0.1:8443/1.0", nil)
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
+	for key, value := range header {
+		r.Header.Set(key, value)
+	}
+	c, _ := b.server.authenticate(r, TLSListener)
+	return c.kind
+}
+
+func (b *bed) wantKind(why string, cert *x509.Certificate, want Callers) {
+	b.t.Helper()
+	if got := b.kindOf(cert, nil); got != want {
+		b.t.Errorf("%s: %s, want %s", why, got, want)
+	}
+}
+
+func TestTrustFollowsTheStateAndTheClock(t *testing.T) {
+	t.Run("a member while it is one", func(t *testing.T) {
+		b := newCluster(t, "node1", "node2")
+		joining := b.admit("node3", "10.0.0.3:8443")
+		cert, _ := trust.ParseCertificate(joining.Certificate)
+		b.wantKind("active", b.certificate("node2"), Member)
+		b.wantKind("admitted", cert, Member)
+		b.mustPropose(state.KindMemberAbort, state.MemberAbort{ID: joining.ID, Fingerprint: joining.Fingerprint})
+		b.wantKind("aborted", cert, Stranger)
+	})
+	t.Run("a joiner until its claim runs out", func(t *testing.T) {
+		b := newCluster(t, "node1")
+		joiner := newPair(t, trust.Server)
+		b.claim("node2", joiner.Cert)
+		b.wantKind("claimed", joiner.Cert, Joiner)
+		b.clock = b.clock.Add(state.ClaimTime)
+		b.wantKind("after its time", joiner.Cert, Stranger)
+	})
+	t.Run("a joiner until its token is revoked", func(t *testing.T) {
+		b := newCluster(t, "node1")
+		joiner := newPair(t, trust.Server)
+		b.claim("node2", joiner.Cert)
+		token, _ := b.store.Local().TokenByName("node2")
+		b.mustPropose(state.KindTokenRevoke, state.TokenRevoke{Operation: token.Operation})
+		b.wantKind("revoked", joiner.Cert, Stranger)
+	})
+	t.Run("a client until its certificate is removed", func(t *testing.T) {
+		b := newCluster(t, "node1")
+		cert := b.trustClient(false)
+		b.wantKind("trusted", cert, Client)
+		b.mustPropose(state.KindCertificateRemove, state.CertificateRemove{Fingerprint: trust.Fingerprint(cert)})
+		b.wantKind("removed", cert, Stranger)
+	})
+	t.Run("nobody before or after the dates of the certificate", func(t *testing.T) {
+		b := newCluster(t, "node1", "node2")
+		client, member := b.trustClient(false), b.certificate("node2")
+		for _, shift := range []time.Duration{-100 * 365 * 24 * time.Hour, 100 * 365 * 24 * time.Hour} {
+			b.clock = time.Now().Add(shift)
+			b.wantKind("client", client, Stranger)
+			b.wantKind("member", member, Stranger)
+		}
+	})
+	t.Run("nobody by a metrics certificate", func(t *testing.T) {
+		b := newCluster(t, "node1")
+		pair := newPair(t, trust.Client)
+		b.mustPropose(state.KindCertificateAdd, state.CertificateAdd{Certificate: state.Certificate{
+			Fingerprint: pair.Fingerprint(), Name: "prometheus", Type: api.CertificateMetrics, PEM: string(pair.CertPEM), AddedAt: b.clock,
+		}})
+		b.wantKind("metrics", pair.Cert, Stranger)
+	})
+}
+
+func TestTrustOfAMomentAgoElsewhereIsFound(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.store.behind = b.store.view()
+	cert := b.trustClient(false) // not in what this member knows
+	b.wantKind("just trusted", cert, Client)
+
+	b.store.down = true
+	b.wantKind("without a leader to ask", cert, Stranger)
+}
+
+func TestStrangersCannotMakeTheLeaderWorkAtWill(t *testing.T) {
+	b := newCluster(t, "node1")
+	stranger := newPair(t, trust.Client).Cert
+	b.store.reads = 0
+	for range 10 * lookupBurst {
+		b.kindOf(stranger, nil)
+	}
+	if b.store.reads > 2*lookupBurst {
+		t.Errorf("the leader was asked %d times", b.store.reads)
+	}
+}
+
+func TestAgentOfMembersNeedsTheirCertificate(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	for _, agent := range []string{agentNotifier, agentClient} {
+		header := map[string]string{"User-Agent": agent}
+		w := b.do(request{method: "GET", path: "/1.0", cert: b.trustClient(false), header: header})
+		wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Cluster notification isn't using trusted server certificate")
+		w = b.do(request{method: "GET", path: "/1.0", cert: b.certificate("node2"), header: header})
+		metadata[api.Server](t, w, http.StatusOK)
+	}
+}
+
+func TestForwardedIdentityIsTakenFromMembersOnly(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	restricted := trust.Fingerprint(b.trustClient(true, "default"))
+	as := func(protocol, username string) map[string]string {
+		return map[string]string{headerForwardedProtocol: protocol, headerForwardedUsername: username, headerForwardedAddress: "192.0.2.7"}
+	}
+	member, client := b.certificate("node2"), b.trustClient(true)
+	tests := map[string]struct {
+		cert   *x509.Certificate
+		header map[string]string
+		want   Callers
+	}{
+		"member for the socket":            {member, as("unix", "root"), UnixSocket},
+		"member for a restricted client":   {member, as("tls", restricted), RestrictedClient},
+		"member for a certificate unknown": {member, as("tls", strings.Repeat("0", 64)), Stranger},
+		"member for another member":        {member, as("cluster", "x"), Member},
+		"member for who knows what":        {member, as("oidc", "x"), Stranger},
+		"client that claims the socket":    {client, as("unix", "root"), RestrictedClient},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := b.kindOf(test.cert, test.header); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRequestsFromOtherSitesAreRefused(t *testing.T) {
+	b := newCluster(t, "node1")
+	for _, value := range []string{"cross-site", "same-site"} {
+		w := b.do(request{method: "GET", path: "/1.0", header: map[string]string{"Sec-Fetch-Site": value}})
+		wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Forbidden Sec-Fetch-Site header value")
+	}
+	w := b.do(request{method: "GET", path: "/1.0", header: map[string]string{"Sec-Fetch-Site": "same-origin"}})
+	if w.Code != http.StatusOK {
+		t.Errorf("same origin: %d", w.Code)
+	}
+}
+
+func TestWithoutTLSNobodyIsLetIn(t *testing.T) {
+	b := newCluster(t, "node1")
+	w := httptest.NewRecorder()
+	b.handlers[TLSListener].ServeHTTP(w, httptest.NewRequest("GET", "/1.0", nil))
+	wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Bad/missing TLS on network query")
+}
+
+func TestStrangerWhoWantsToBeKnownIsRefused(t *testing.T) {
+	b := newCluster(t, "node1")
+	w := b.do(request{method: "GET", path: "/1.0", stranger: true, header: map[string]string{"X-Incus-authenticated": "true"}})
+	wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "not authorized")
+}
+
+func TestRestrictedClientSeesItsProjectsOnly(t *testing.T) {
+	b := newCluster(t, "node1")
+	inside, outside := b.trustClient(true, "default"), b.trustClient(true, "web")
+	paths := []string{"/1.0/operations", "/1.0/profiles", "/1.0/profiles/default", "/1.0/networks", "/1.0/instances"}
+	for _, path := range paths {
+		if w := b.do(request{method: "GET", path: path, cert: inside}); w.Code != http.StatusOK {
+			t.Errorf("%s inside: %s", path, w.Body)
+		}
+		w := b.do(request{method: "GET", path: path, cert: outside})
+		wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, `User does not have permission for project "default"`)
+		w = b.do(request{method: "GET", path: path + "?all-projects=true", cert: inside})
+		wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Certificate is restricted")
+	}
+	if got := metadata[[]string](t, b.do(request{method: "GET", path: "/1.0/projects", cert: outside}), 200); len(got) != 0 {
+		t.Errorf("projects outside: %v", got)
+	}
+	server := metadata[map[string]any](t, b.do(request{method: "GET", path: "/1.0", cert: inside}), 200)
+	if config, ok := server["config"].(map[string]any); !ok || len(config) != 0 {
+		t.Errorf("configuration shown to a restricted client: %v", server["config"])
+	}
+}
+
+func TestSecretsOfTokensAreForAdministrators(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	token := b.issue("node3")
+	for kind, req := range b.callers() {
+		if kind&trusted == 0 {
+			continue
+		}
+		for _, path := range []string{"/1.0/operations?recursion=1", "/1.0/operations/" + token.Operation} {
+			req.method, req.path = "GET", path
+			shown := strings.Contains(b.do(req).Body.String(), token.Secret)
+			if want := kind&administrators != 0; shown != want {
+				t.Errorf("%s as %s: secret shown is %t", path, kind, shown)
+			}
+		}
+	}
+	if tokens.Hash(token.Secret) != token.Hash {
+		t.Error("the secret was not that of the token")
+	}
+}
+
+// joiner redeems a token for name and returns the certificate it was redeemed for.
+func (b *bed) joiner(name string) *x509.Certificate {
+	b.t.Helper()
+	pair := newPair(b.t, trust.Server)
+	b.claim(name, pair.Cert)
+	return pair.Cert
+}

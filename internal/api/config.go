@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/events"
+	"incusd/internal/membership"
+	"incusd/internal/operations"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+)
+
+// Config is what a Server works with. All fields are needed.
+type Config struct {
+	Store  Store
+	Tokens Tokens
+	// Bootstrap makes this server the first member of a cluster, Join makes it a member of
+	// another's. They block until it is one, or is what it was before, and tell progress
+	// what they do, in words for people.
+	Bootstrap   func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
+	Join        func(ctx context.Context, req api.ClusterPut, progress func(string)) error
+	Admission   Admission
+	Members     Members
+	Settings    Settings
+	TrustStore  TrustStore
+	Daemon      Daemon
+	Operations  *operations.Registry
+	Events      *events.Hub
+	Facts       Facts
+	Certificate NetworkCertificate
+	// Peer returns what reaches m with this server's own certificate and accepts
+	// nobody but m. It is used with URLs of m.Address.
+	Peer func(m *state.Member) http.RoundTripper
+	// Now is the clock by which certificates and claims are judged.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Store reads the replicated tables. Views are immutable.
+type Store interface {
+	// ID is this server's member ID; another one after a join.
+	ID() string
+	// Read is linearizable. It fails with api.NoQuorum when no leader answers in time.
+	Read(ctx context.Context) (*raftstore.View, error)
+	// ReadOrStale is linearizable, or within a second the local view, which says so.
+	ReadOrStale(ctx context.Context) (*raftstore.View, error)
+	// Local is what this member knows; it may be stale. It is nil before the store is open.
+	Local() *raftstore.View
+}
+
+// Tokens issues and redeems join tokens.
+type Tokens interface {
+	Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
+	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, requestor *api.EventRequestor) (*state.Token, error)
+	Revoke(ctx context.Context, operation string, requestor *api.EventRequestor) error
+}
+
+// Admission is the cluster's side of a join. Callers are known by the fingerprint of
+// the certificate whose key they proved to have; those of Preflight may have none, and
+// show a token.
+type Admission interface {
+	Preflight(ctx context.Context, caller string, req membership.JoinRequest) (*membership.JoinReport, error)
+	Admit(ctx context.Context, fingerprint string, req membership.AdmitRequest) (*membership.Admission, error)
+	Abort(ctx context.Context, fingerprint, id string) (state.AbortResult, error)
+}
+
+// Members changes what administrators may change about a member. expect, if not empty,
+// is the member's WritableHash as the caller saw it: it fails with api.PreconditionFail
+// if that is another one by now.
+type Members interface {
+	UpdateMember(ctx context.Context, id string, put api.ClusterMemberPut, expect string, requestor *api.EventRequestor) error
+}
+
+// Settings is the configuration of this server: the cluster's keys and its own.
+type Settings interface {
+	// Effective gives all keys that are set, as seen from v; a fresh map.
+	Effective(v *raftstore.View) map[string]string
+	// Update sets keys; "" unsets one, and with replace all that set does not name are
+	// unset. match, if not nil, judges the effective configuration that is changed: when
+	// it fails, or when that configuration changes meanwhile, so does Update.
+	Update(ctx context.Context, set map[string]string, replace bool, match func(map[string]string) error, requestor *api.EventRequestor) error
+}
+
+// TrustStore changes the replicated list of clients' certificates.
+type TrustStore interface {
+	AddCertificate(ctx context.Context, cert state.Certificate, requestor *api.EventRequestor) error
+	RemoveCertificate(ctx context.Context, fingerprint string, requestor *api.EventRequestor) error
+}
+
+// NetworkCertificate returns the PEM of the certificate that the listeners show, and
+// its fingerprint: the cluster's, or this server's own while it is standalone.
+type NetworkCertificate func() (pem, fingerprint string)
+
+// Daemon is the life of the process.
+type Daemon interface {
+	// Started is closed when the store is open and requests can be answered.
+	Started() <-chan struct{}
+	// Ready is closed when nothing of the start-up is left to do.
+	Ready() <-chan struct{}
+	// Stopping tells whether a shutdown has begun.
+	Stopping() bool
+	// Shutdown stops everything but the listeners, which the daemon closes after the
+	// answer was sent. With force it does not wait for operations. It fails with
+	// api.TooMany if a shutdown has begun before.
+	Shutdown(ctx context.Context, force bool) error
+}

@@ -1,0 +1,81 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/user"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ListenerKind says how a request reached the daemon.
+type ListenerKind int
+
+const (
+	// TLSListener serves the network: callers are known by their certificates.
+	TLSListener ListenerKind = iota
+	// UnixListener serves the local socket: whoever may open it is an administrator.
+	UnixListener
+)
+
+type peerKey struct{}
+
+// A unixPeer names the process at the other end of a connection to the socket.
+type unixPeer struct {
+	name func() string // looked up once, and only when somebody asks
+}
+
+// ConnContext is for http.Server.ConnContext of the unix listener: it notes who has
+// opened the connection. Other connections pass unchanged.
+func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	socket, ok := conn.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	uid, err := peerUID(socket)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, &unixPeer{name: sync.OnceValue(func() string { return userName(uid) })})
+}
+
+// peerUID asks the kernel who has opened the connection.
+func peerUID(conn *net.UnixConn) (uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	return cred.Uid, nil
+}
+
+// userName is the user's name, or uid=N for one that has none.
+func userName(uid uint32) string {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return fmt.Sprintf("uid=%d", uid)
+	}
+	return u.Username
+}
+
+// unixUser names the user at the other end of a request on the socket. Listeners in
+// memory, as tests use them, have none.
+func unixUser(ctx context.Context) string {
+	if peer, ok := ctx.Value(peerKey{}).(*unixPeer); ok {
+		return peer.name()
+	}
+	return "unix"
+}

@@ -1,0 +1,197 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"incusd/api"
+	"incusd/internal/config"
+	"incusd/internal/events"
+)
+
+const (
+	// pingInterval is how often a listener is asked whether it is there. Upstream's
+	// client gives a connection up that was silent for 30 s.
+	pingInterval = 10 * time.Second
+	// pongTimeout is how long it may take to answer: two more pings.
+	pongTimeout = 2 * pingInterval
+	// goodbyeTimeout is how long a listener may take to answer the end of a connection.
+	goodbyeTimeout = time.Second
+	// eventTimeout is how long one event may take to be written.
+	eventTimeout = 5 * time.Second
+)
+
+// eventTypes tells, for each type of events, who may listen to it. Those about access
+// lists are never sent, but clients may ask for them.
+var eventTypes = map[string]Callers{
+	api.EventLogging:   administrators,
+	api.EventOperation: trusted,
+	api.EventLifecycle: trusted,
+	"network-acl":      administrators,
+}
+
+// eventsGet sends events as they happen, over a WebSocket: GET /1.0/events.
+func (s *Server) eventsGet(c *call) (reply, error) {
+	scope, err := c.projects()
+	if err != nil {
+		return reply{}, err
+	}
+	types, err := wantedEvents(c)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{serve: func(w http.ResponseWriter, r *http.Request) {
+		leave, err := s.stream()
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		defer leave()
+		// First the subscription, then the upgrade: who is connected misses nothing.
+		subscription := s.cfg.Events.Subscribe(types, scope.name, scope.all)
+		defer subscription.Close()
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: s.allowedOrigins()})
+		if err != nil {
+			return // Accept has answered
+		}
+		err = s.sendEvents(r.Context(), conn, subscription, &c.caller)
+		s.cfg.Log.Debug("event listener left", slog.String("address", c.caller.address), slog.Any("err", err))
+	}}, nil
+}
+
+// wantedEvents is the type= of a request, or all types that the caller may see.
+func wantedEvents(c *call) ([]string, error) {
+	text := c.param("type")
+	if text == "" {
+		var all []string
+		for kind, who := range eventTypes {
+			if who&c.caller.kind != 0 {
+				all = append(all, kind)
+			}
+		}
+		slices.Sort(all)
+		return all, nil
+	}
+	types := strings.Split(text, ",")
+	for _, kind := range types {
+		who, ok := eventTypes[kind]
+		if !ok {
+			return nil, api.Errorf(api.BadRequest, "%q isn't a supported event type", kind)
+		}
+		if who&c.caller.kind == 0 {
+			return nil, api.Errorf(api.NotAuthorized, "Certificate is restricted")
+		}
+	}
+	return types, nil
+}
+
+// allowedOrigins are the hosts, beside this one, whose pages may open a WebSocket.
+func (s *Server) allowedOrigins() []string {
+	list := config.Get(s.settings(), "core.https_allowed_websocket_origin")
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// sendEvents sends what is published until the listener leaves, is too slow or no
+// longer trusted, or the server closes. Secrets of tokens are for administrators only.
+func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscription *events.Subscription, listener *caller) error {
+	defer conn.CloseNow()
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	ctx, cancel := context.WithCancelCause(conn.CloseRead(ctx))
+	defer cancel(nil)
+	pinged := make(chan struct{})
+	go func() {
+		defer close(pinged)
+		cancel(keepAlive(ctx, conn))
+	}()
+	defer func() { cancel(nil); <-pinged }()
+
+	view := s.cfg.Store.Local()
+	for {
+		select {
+		case e, open := <-subscription.C():
+			if !open {
+				return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "too slow: more than 1000 events were waiting")
+			}
+			if !listener.admin() {
+				e = redacted(e)
+			}
+			if err := send(ctx, conn, e); err != nil {
+				return err
+			}
+		case <-view.WatchMembers(): // certificates, too
+			view = s.cfg.Store.Local()
+			if !listener.staysAs(view, s.cfg.Now()) {
+				return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "not authorized any more")
+			}
+		case <-s.closing.Done():
+			return goodbye(conn, hangUp, websocket.StatusGoingAway, "Incus is shutting down")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// goodbye tells a listener why the connection ends. One that does not answer is not
+// waited for: hangUp ends the connection under it.
+func goodbye(conn *websocket.Conn, hangUp func(), code websocket.StatusCode, why string) error {
+	impatience := time.AfterFunc(goodbyeTimeout, hangUp)
+	defer impatience.Stop()
+	return conn.Close(code, why)
+}
+
+// keepAlive pings the listener until it does not answer or ctx ends.
+func keepAlive(ctx context.Context, conn *websocket.Conn) error {
+	ticker := time.NewTicker(pingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			ping, cancel := context.WithTimeout(ctx, pongTimeout)
+			err := conn.Ping(ping)
+			cancel()
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func send(ctx context.Context, conn *websocket.Conn, e api.Event) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	return conn.Write(ctx, websocket.MessageText, data)
+}
+
+// redacted is e without the secret of a token. An operation that cannot be read is
+// better not shown at all.
+func redacted(e api.Event) api.Event {
+	if e.Type != api.EventOperation {
+		return e
+	}
+	var op api.Operation
+	if err := json.Unmarshal(e.Metadata, &op); err != nil {
+		e.Metadata = json.RawMessage("{}")
+		return e
+	}
+	if op.Class != api.OperationClassToken {
+		return e
+	}
+	if data, err := json.Marshal(withoutSecret(op)); err == nil {
+		e.Metadata = data
+	}
+	return e
+}

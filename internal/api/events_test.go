@@ -1,0 +1,277 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
+	"incusd/internal/trust"
+)
+
+// listen opens the events of b as a caller by one kind of listener sees them.
+func (b *bed) listen(listener ListenerKind, query string, header http.Header) (*websocket.Conn, *http.Response, error) {
+	b.t.Helper()
+	handler := b.handlers[listener]
+	cert := b.certs(header.Get("Test-Certificate"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if listener == TLSListener {
+			r.TLS = &tls.ConnectionState{PeerCertificates: cert}
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	b.t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	b.t.Cleanup(cancel)
+	conn, resp, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/1.0/events"+query, &websocket.DialOptions{HTTPHeader: header})
+	if err == nil {
+		b.t.Cleanup(func() { _ = conn.CloseNow() })
+	}
+	return conn, resp, err
+}
+
+// certs finds the certificate that a test names by its fingerprint.
+func (b *bed) certs(fingerprint string) []*x509.Certificate {
+	if cert, ok := b.store.Local().Certificate(fingerprint); ok {
+		block, err := trust.ParseCertificate(cert.PEM)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return []*x509.Certificate{block}
+	}
+	return nil
+}
+
+// next reads one event.
+func next(t *testing.T, conn *websocket.Conn) api.Event {
+	t.Helper()
+	var e api.Event
+	_, data, err := conn.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func tokenEvent(b *bed) (api.Event, string) {
+	token := b.issue("node2")
+	return operationEvent(tokens.Operation(token, "node1", true)), token.Secret
+}
+
+func TestWhoIsConnectedMissesNoEvent(t *testing.T) {
+	b := newCluster(t, "node1")
+	conn, _, err := b.listen(UnixListener, "?type=operation,lifecycle", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.server.cfg.Events.Publish(api.Event{Type: api.EventLogging, Metadata: json.RawMessage("{}")})
+	secretEvent, secret := tokenEvent(b)
+	b.server.cfg.Events.Publish(secretEvent)
+	b.server.cfg.Events.Publish(api.Event{Type: api.EventLifecycle, Metadata: json.RawMessage(`{"action":"cluster-enabled"}`)})
+	if e := next(t, conn); e.Type != api.EventOperation || !strings.Contains(string(e.Metadata), secret) {
+		t.Errorf("got %s %s", e.Type, e.Metadata)
+	}
+	if e := next(t, conn); e.Type != api.EventLifecycle {
+		t.Errorf("got %s", e.Type)
+	}
+}
+
+func TestRestrictedClientSeesNoSecretInEvents(t *testing.T) {
+	b := newCluster(t, "node1")
+	fingerprint := trust.Fingerprint(b.trustClient(true, "default"))
+	conn, _, err := b.listen(TLSListener, "", http.Header{"Test-Certificate": {fingerprint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.server.cfg.Events.Publish(api.Event{Type: api.EventLogging, Metadata: json.RawMessage("{}")})
+	secretEvent, secret := tokenEvent(b)
+	b.server.cfg.Events.Publish(secretEvent)
+	if e := next(t, conn); e.Type != api.EventOperation || strings.Contains(string(e.Metadata), secret) || !strings.Contains(string(e.Metadata), "node2") {
+		t.Errorf("got %s %s", e.Type, e.Metadata)
+	}
+}
+
+func TestEventsAreRefusedBeforeTheUpgrade(t *testing.T) {
+	b := newCluster(t, "node1")
+	restricted := http.Header{"Test-Certificate": {trust.Fingerprint(b.trustClient(true, "default"))}}
+	tests := map[string]struct {
+		listener ListenerKind
+		query    string
+		header   http.Header
+		status   int
+	}{
+		"stranger":                {TLSListener, "", nil, 403},
+		"unknown type":            {UnixListener, "?type=weather", nil, 400},
+		"logs for restricted":     {TLSListener, "?type=logging", restricted, 403},
+		"all for restricted":      {TLSListener, "?all-projects=true", restricted, 403},
+		"project of others":       {TLSListener, "?project=web", restricted, 403},
+		"project and all of them": {UnixListener, "?project=web&all-projects=true", nil, 400},
+		"page of another origin":  {UnixListener, "", http.Header{"Origin": {"https://evil.example.org"}}, 403},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, resp, err := b.listen(test.listener, test.query, test.header)
+			if err == nil || resp == nil || resp.StatusCode != test.status {
+				t.Errorf("got %v, %v", resp, err)
+			}
+		})
+	}
+	b.settings.values["core.https_allowed_websocket_origin"] = "https://ui.example.org, other.example.org"
+	if _, _, err := b.listen(UnixListener, "", http.Header{"Origin": {"https://ui.example.org"}}); err != nil {
+		t.Errorf("allowed origin: %v", err)
+	}
+}
+
+func TestCloseEndsEventStreams(t *testing.T) {
+	b := newCluster(t, "node1")
+	conn, _, err := b.listen(UnixListener, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go b.server.Close()
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("got %v", err)
+	}
+}
+
+// pipeListener hands out connections in memory, so that time can be a bubble's.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (l *pipeListener) Close() error   { close(l.closed); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	l.conns <- server
+	return client, nil
+}
+
+// listenInBubble opens the events of b over a connection in memory. ended is closed
+// when the server is done with it.
+func listenInBubble(t *testing.T, b *bed, options *websocket.DialOptions) (conn *websocket.Conn, ended chan struct{}) {
+	t.Helper()
+	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	ended = make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		b.handlers[UnixListener].ServeHTTP(w, r)
+	})}
+	go server.Serve(listener)
+	transport := &http.Transport{DialContext: listener.dial}
+	options.HTTPClient = &http.Client{Transport: transport}
+	conn, _, err := websocket.Dial(t.Context(), "ws://unix.socket/1.0/events", options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.CloseNow()
+		transport.CloseIdleConnections()
+		_ = server.Close()
+	})
+	return conn, ended
+}
+
+func TestListenersArePinged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pings := make(chan time.Time, 100)
+		conn, _ := listenInBubble(t, newCluster(t, "node1"), &websocket.DialOptions{
+			OnPingReceived: func(context.Context, []byte) bool { pings <- time.Now(); return true },
+		})
+		start := time.Now()
+		conn.CloseRead(t.Context())
+		for i := range 3 {
+			if at := <-pings; at.Sub(start) != time.Duration(i+1)*pingInterval {
+				t.Errorf("ping %d after %s", i+1, at.Sub(start))
+			}
+		}
+	})
+}
+
+func TestListenerThatDoesNotAnswerPingsIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, ended := listenInBubble(t, newCluster(t, "node1"), &websocket.DialOptions{
+			OnPingReceived: func(context.Context, []byte) bool { return false },
+		})
+		start := time.Now()
+		conn.CloseRead(t.Context())
+		<-ended
+		if d := time.Since(start); d != pingInterval+pongTimeout {
+			t.Errorf("dropped after %s", d)
+		}
+	})
+}
+
+func TestListenerThatIsNoLongerTrustedIsCutOff(t *testing.T) {
+	b := newCluster(t, "node1")
+	cert := b.trustClient(false)
+	conn, _, err := b.listen(TLSListener, "", http.Header{"Test-Certificate": {trust.Fingerprint(cert)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.trustClient(false) // changes the trust store, but not for this one
+	b.server.cfg.Events.Publish(api.Event{Type: api.EventLifecycle, Metadata: json.RawMessage("{}")})
+	next(t, conn)
+	b.mustPropose(state.KindCertificateRemove, state.CertificateRemove{Fingerprint: trust.Fingerprint(cert)})
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestProcessAtTheSocketIsNamed(t *testing.T) {
+	b := newCluster(t, "node1")
+	socket, err := net.Listen("unix", filepath.Join(t.TempDir(), "unix.socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: b.handlers[UnixListener], ConnContext: ConnContext}
+	go server.Serve(socket)
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket.Addr().String())
+	}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://unix.socket/1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var e struct{ Metadata api.Server }
+	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil {
+		t.Fatal(err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Skip("the user who runs the test has no name")
+	}
+	if e.Metadata.AuthUserName != me.Username || e.Metadata.AuthUserMethod != "unix" {
+		t.Errorf("got %q by %q", e.Metadata.AuthUserName, e.Metadata.AuthUserMethod)
+	}
+}

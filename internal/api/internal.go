@@ -1,0 +1,81 @@
+package api
+
+import (
+	"net/http"
+
+	"incusd/api"
+	"incusd/internal/membership"
+)
+
+// readyGet tells whether the daemon is fully up: GET /internal/ready.
+func (s *Server) readyGet(*call) (reply, error) {
+	if s.cfg.Daemon.Stopping() {
+		return reply{}, api.Errorf(api.ShuttingDown, "Daemon is shutting down")
+	}
+	select {
+	case <-s.cfg.Daemon.Ready():
+		return empty, nil
+	default:
+		return reply{}, api.Errorf(api.Unavailable, "Daemon not ready yet")
+	}
+}
+
+// shutdownPut stops the daemon and answers when it has stopped: PUT /internal/shutdown.
+func (s *Server) shutdownPut(c *call) (reply, error) {
+	force, err := boolean(c, "force")
+	if err != nil {
+		return reply{}, err
+	}
+	if err := s.cfg.Daemon.Shutdown(c.Context(), force); err != nil {
+		return reply{}, err
+	}
+	return reply{serve: func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		if err := empty.write(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	}}, nil
+}
+
+// joinPreflight tells a server all that is in the way of its joining, and what it must
+// answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the
+// request is what authorizes it, so it costs strangers the same as redeeming one.
+func (s *Server) joinPreflight(c *call) (reply, error) {
+	if c.caller.kind != Member && !s.redeems.Allow() {
+		return reply{}, api.Errorf(api.TooMany, "Too many attempts to use a token")
+	}
+	req, err := decode[membership.JoinRequest](c)
+	if err != nil {
+		return reply{}, err
+	}
+	report, err := s.cfg.Admission.Preflight(c.Context(), c.caller.fingerprint, req)
+	return reply{metadata: report}, err
+}
+
+// joinAdmit lets the server in whose key the caller has proved, and for which a token
+// was redeemed: POST /internal/cluster/join/admit.
+func (s *Server) joinAdmit(c *call) (reply, error) {
+	req, err := decode[membership.AdmitRequest](c)
+	if err != nil {
+		return reply{}, err
+	}
+	admission, err := s.cfg.Admission.Admit(c.Context(), c.caller.fingerprint, req)
+	return reply{metadata: admission}, err
+}
+
+// abortRequest is the body of POST /internal/cluster/join/abort.
+type abortRequest struct {
+	// ID is that of the admission, empty if there was none.
+	ID string `json:"id"`
+}
+
+// joinAbort ends a join of the caller's own: POST /internal/cluster/join/abort. Its
+// answer tells whether the server had become a member before, and then stays one.
+func (s *Server) joinAbort(c *call) (reply, error) {
+	req, err := decode[abortRequest](c)
+	if err != nil {
+		return reply{}, err
+	}
+	result, err := s.cfg.Admission.Abort(c.Context(), c.caller.fingerprint, req.ID)
+	return reply{metadata: result}, err
+}

@@ -1,0 +1,215 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+
+	"incusd/api"
+	"incusd/internal/membership"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
+)
+
+func memberURL(m api.ClusterMember) string { return resource("cluster/members", m.ServerName) }
+
+// membersGet lists the members: GET /1.0/cluster/members. It is answered from stale
+// data too.
+func (s *Server) membersGet(c *call) (reply, error) {
+	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
+	if err != nil {
+		return reply{}, err
+	}
+	list, err := listed(c, membership.Members(view, s.cfg.Now()), memberURL)
+	return ok(view, list), err
+}
+
+// membersPost issues a join token: POST /1.0/cluster/members. The token is an
+// operation that runs until somebody joins with it.
+func (s *Server) membersPost(c *call) (reply, error) {
+	req, err := decode[api.ClusterMembersPost](c)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := api.ValidateMemberName(req.ServerName); err != nil {
+		return reply{}, err
+	}
+	if _, err := clustered(s.cfg.Store.Local(), nil); err != nil {
+		return reply{}, err
+	}
+	token, err := s.cfg.Tokens.Issue(c.Context(), req.ServerName, c.caller.requestor())
+	if err != nil {
+		return reply{}, err
+	}
+	return accepted(tokens.Operation(token, s.tokenLocation(token), true)), nil
+}
+
+// tokenLocation names the member that issued a token.
+func (s *Server) tokenLocation(t *state.Token) string {
+	return tokens.Location(s.cfg.Store.Local(), t)
+}
+
+// findMember returns the member that the path names, from a view that read gives.
+func (s *Server) findMember(c *call, read func(context.Context) (*raftstore.View, error)) (*raftstore.View, *state.Member, error) {
+	view, err := clustered(read(c.Context()))
+	if err != nil {
+		return nil, nil, err
+	}
+	m, ok := view.MemberByName(c.name("name"))
+	if !ok {
+		return nil, nil, api.Errorf(api.MemberNotFound, "Cluster member not found")
+	}
+	return view, m, nil
+}
+
+// memberGet shows one member: GET /1.0/cluster/members/NAME. It is answered from
+// stale data too.
+func (s *Server) memberGet(c *call) (reply, error) {
+	view, m, err := s.findMember(c, s.cfg.Store.ReadOrStale)
+	if err != nil {
+		return reply{}, err
+	}
+	rep := ok(view, membership.Member(view, m, s.cfg.Now()))
+	rep.etag = m.WritableHash()
+	return rep, nil
+}
+
+// memberPut replaces the writable part of a member: PUT /1.0/cluster/members/NAME.
+func (s *Server) memberPut(c *call) (reply, error) {
+	put, err := decode[api.ClusterMemberPut](c)
+	if err != nil {
+		return reply{}, err
+	}
+	_, m, err := s.findMember(c, s.read)
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Members.UpdateMember(c.Context(), m.ID, put, c.givenETag(), c.caller.requestor())
+}
+
+// patchTries bounds how often a PATCH begins anew because the member was changed
+// meanwhile.
+const patchTries = 10
+
+// memberPatch changes what the body has of the writable part of a member; keys of the
+// configuration are merged: PATCH /1.0/cluster/members/NAME.
+func (s *Server) memberPatch(c *call) (reply, error) {
+	body, err := decode[json.RawMessage](c)
+	if err != nil {
+		return reply{}, err
+	}
+	for try := 1; ; try++ {
+		err := s.patchMember(c, body)
+		if c.givenETag() != "" || !errors.Is(err, api.PreconditionFail) || try == patchTries {
+			return empty, err
+		}
+	}
+}
+
+// patchMember writes the body over the member as it is now, and nothing if the member
+// changes meanwhile.
+func (s *Server) patchMember(c *call, body []byte) error {
+	view, m, err := s.findMember(c, s.read)
+	if err != nil {
+		return err
+	}
+	put := membership.Member(view, m, s.cfg.Now()).ClusterMemberPut
+	if err := writeOver(&put, body); err != nil {
+		return err
+	}
+	match := cmp.Or(c.givenETag(), m.WritableHash())
+	return s.cfg.Members.UpdateMember(c.Context(), m.ID, put, match, c.caller.requestor())
+}
+
+// writeOver changes put to what body says. What is null or left out stays as it is.
+func writeOver(put *api.ClusterMemberPut, body []byte) error {
+	before := *put
+	if err := unmarshal(body, put); err != nil {
+		return err
+	}
+	merged := maps.Clone(before.Config)
+	maps.Copy(merged, put.Config)
+	put.Config = merged
+	if put.Roles == nil {
+		put.Roles = before.Roles
+	}
+	if put.Groups == nil {
+		put.Groups = before.Groups
+	}
+	return nil
+}
+
+// memberStateGet shows how a member's machine is: GET /1.0/cluster/members/NAME/state.
+// The member itself answers.
+func (s *Server) memberStateGet(c *call) (reply, error) {
+	view, m, err := s.findMember(c, s.cfg.Store.ReadOrStale)
+	if err != nil {
+		return reply{}, err
+	}
+	other, err := s.other(c, view, m.Name)
+	if err != nil {
+		return reply{}, err
+	}
+	if other != nil {
+		return s.forward(c, other), nil
+	}
+	measured, err := memberState()
+	return reply{metadata: measured}, err
+}
+
+// groups derives the cluster's groups from what members say of themselves. The default
+// group is there even without members.
+func groups(view *raftstore.View) []api.ClusterGroup {
+	members := map[string][]string{defaultName: {}}
+	for _, m := range view.Members() {
+		for _, group := range m.Groups {
+			members[group] = append(members[group], m.Name)
+		}
+	}
+	var all []api.ClusterGroup
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		group := api.ClusterGroup{Name: name, Members: members[name], UsedBy: []string{}}
+		if name == defaultName {
+			group.Description = "Default cluster group"
+		}
+		all = append(all, group)
+	}
+	return all
+}
+
+func groupURL(g api.ClusterGroup) string { return resource("cluster/groups", g.Name) }
+
+// groupsGet lists the groups of members: GET /1.0/cluster/groups.
+func (s *Server) groupsGet(c *call) (reply, error) {
+	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
+	if err != nil {
+		return reply{}, err
+	}
+	list, err := listed(c, groups(view), groupURL)
+	return ok(view, list), err
+}
+
+// clusterGroupPut is the writable part of a group, from which its ETag is made.
+type clusterGroupPut struct {
+	Description string        `json:"description"`
+	Members     []string      `json:"members"`
+	Config      api.ConfigMap `json:"config"`
+}
+
+// groupGet shows one group: GET /1.0/cluster/groups/NAME.
+func (s *Server) groupGet(c *call) (reply, error) {
+	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
+	if err != nil {
+		return reply{}, err
+	}
+	for _, g := range groups(view) {
+		if g.Name == c.name("name") {
+			return ok(view, g).tag(clusterGroupPut{g.Description, g.Members, g.Config}), nil
+		}
+	}
+	return reply{}, api.Errorf(api.NotFound, "Cluster_group not found")
+}

@@ -1,0 +1,161 @@
+package api
+
+import "net/http"
+
+// Callers is a set of kinds of callers.
+type Callers uint8
+
+// Kinds of callers. Each request has exactly one of them.
+const (
+	// Stranger has shown no certificate that means anything here.
+	Stranger Callers = 1 << iota
+	// Joiner has a certificate for which a join token was redeemed, and is not admitted yet.
+	Joiner
+	// RestrictedClient has a trusted certificate that is limited to some projects.
+	RestrictedClient
+	// Client has a trusted certificate.
+	Client
+	// Member has the certificate of a member, or of one whose join was admitted.
+	Member
+	// UnixSocket is a process on this machine that may open the socket.
+	UnixSocket
+)
+
+// Sets of callers, as the routes use them.
+const (
+	// administrators may do everything.
+	administrators = Client | Member | UnixSocket
+	// trusted callers may look at the cluster.
+	trusted = administrators | RestrictedClient
+	// admitting is those that a join brings along, from its token to its end.
+	admitting = Joiner | Member
+	// anyone is everyone who reaches a listener.
+	anyone = trusted | Joiner | Stranger
+	// local is for the administrator of this machine.
+	local = UnixSocket
+)
+
+// Kinds lists the kinds of callers that there are.
+func Kinds() []Callers {
+	return []Callers{Stranger, Joiner, RestrictedClient, Client, Member, UnixSocket}
+}
+
+// String names a single kind.
+func (c Callers) String() string {
+	switch c {
+	case Stranger:
+		return "stranger"
+	case Joiner:
+		return "joiner"
+	case RestrictedClient:
+		return "restricted client"
+	case Client:
+		return "client"
+	case Member:
+		return "member"
+	case UnixSocket:
+		return "unix socket"
+	}
+	return "several"
+}
+
+// A Route is one call of the API.
+type Route struct {
+	Method, Path string
+	// Who is let in; all others are refused before the handler runs.
+	Who Callers
+	// Scope says what the route answers for.
+	Scope  Scope
+	handle handler
+}
+
+// A Scope says which member answers a call, and for how long it may take.
+type Scope uint8
+
+const (
+	// anyMember: every member gives the same answer; target= is ignored.
+	anyMember Scope = iota
+	// thisMember: the answer is about one member, which target= may name.
+	thisMember
+	// patient: as anyMember, but the call takes as long as the caller is willing to wait.
+	patient
+)
+
+// handler answers a call. It writes nothing itself and chooses no status.
+type handler func(*Server, *call) (reply, error)
+
+// Routes is the whole API: method, path, who may call, whose answer, handler.
+func Routes() []Route {
+	return []Route{
+		{"GET", "/", anyone, anyMember, (*Server).rootGet},
+		{"GET", "/1.0", anyone, thisMember, (*Server).serverGet},
+		{"PUT", "/1.0", administrators, thisMember, (*Server).serverPut},
+		{"PATCH", "/1.0", administrators, thisMember, (*Server).serverPatch},
+
+		{"GET", "/1.0/cluster", trusted | Joiner, anyMember, (*Server).clusterGet},
+		{"PUT", "/1.0/cluster", administrators, anyMember, (*Server).clusterPut},
+		{"PUT", "/1.0/cluster/certificate", administrators, anyMember, notYet("Replacing the cluster certificate")},
+		{"GET", "/1.0/cluster/members", trusted, anyMember, (*Server).membersGet},
+		{"POST", "/1.0/cluster/members", administrators, anyMember, (*Server).membersPost},
+		{"GET", "/1.0/cluster/members/{name}", trusted, anyMember, (*Server).memberGet},
+		{"PUT", "/1.0/cluster/members/{name}", administrators, anyMember, (*Server).memberPut},
+		{"PATCH", "/1.0/cluster/members/{name}", administrators, anyMember, (*Server).memberPatch},
+		{"POST", "/1.0/cluster/members/{name}", administrators, anyMember, notYet("Renaming a cluster member")},
+		{"DELETE", "/1.0/cluster/members/{name}", administrators, anyMember, notYet("Removing a cluster member")},
+		{"GET", "/1.0/cluster/members/{name}/state", trusted, anyMember, (*Server).memberStateGet},
+		{"POST", "/1.0/cluster/members/{name}/state", administrators, anyMember, notYet("Evacuating and restoring a cluster member")},
+		{"GET", "/1.0/cluster/groups", trusted, anyMember, (*Server).groupsGet},
+		{"POST", "/1.0/cluster/groups", administrators, anyMember, notYet("Creating a cluster group")},
+		{"GET", "/1.0/cluster/groups/{name}", trusted, anyMember, (*Server).groupGet},
+		{"PUT", "/1.0/cluster/groups/{name}", administrators, anyMember, notYet("Changing a cluster group")},
+		{"PATCH", "/1.0/cluster/groups/{name}", administrators, anyMember, notYet("Changing a cluster group")},
+		{"POST", "/1.0/cluster/groups/{name}", administrators, anyMember, notYet("Renaming a cluster group")},
+		{"DELETE", "/1.0/cluster/groups/{name}", administrators, anyMember, notYet("Removing a cluster group")},
+
+		{"GET", "/1.0/certificates", trusted, anyMember, (*Server).certificatesGet},
+		{"POST", "/1.0/certificates", anyone, anyMember, (*Server).certificatesPost},
+		{"GET", "/1.0/certificates/{fingerprint}", trusted, anyMember, (*Server).certificateGet},
+		{"PUT", "/1.0/certificates/{fingerprint}", administrators, anyMember, notYet("Changing a trusted certificate")},
+		{"PATCH", "/1.0/certificates/{fingerprint}", administrators, anyMember, notYet("Changing a trusted certificate")},
+		{"DELETE", "/1.0/certificates/{fingerprint}", administrators, anyMember, (*Server).certificateDelete},
+
+		{"GET", "/1.0/operations", trusted, anyMember, (*Server).operationsGet},
+		{"GET", "/1.0/operations/{id}", trusted, anyMember, (*Server).operationGet},
+		{"DELETE", "/1.0/operations/{id}", administrators, anyMember, (*Server).operationDelete},
+		{"GET", "/1.0/operations/{id}/wait", anyone, patient, (*Server).operationWait},
+		{"GET", "/1.0/events", trusted, patient, (*Server).eventsGet},
+
+		{"GET", "/1.0/storage-pools", trusted, thisMember, nothing},
+		{"POST", "/1.0/storage-pools", administrators, thisMember, notYet("Creating a storage pool")},
+		{"GET", "/1.0/storage-pools/{name}", trusted, thisMember, missing("Storage pool not found")},
+		{"GET", "/1.0/networks", trusted, thisMember, nothing},
+		{"POST", "/1.0/networks", administrators, thisMember, notYet("Creating a network")},
+		{"GET", "/1.0/networks/{name}", trusted, thisMember, missing("Network not found")},
+		{"GET", "/1.0/profiles", trusted, anyMember, (*Server).profilesGet},
+		{"POST", "/1.0/profiles", administrators, anyMember, notYet("Creating a profile")},
+		{"GET", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profileGet},
+		{"PUT", "/1.0/profiles/{name}", administrators, anyMember, notYet("Changing a profile")},
+		{"PATCH", "/1.0/profiles/{name}", administrators, anyMember, notYet("Changing a profile")},
+		{"GET", "/1.0/projects", trusted, anyMember, (*Server).projectsGet},
+		{"POST", "/1.0/projects", administrators, anyMember, notYet("Creating a project")},
+		{"GET", "/1.0/projects/{name}", trusted, anyMember, (*Server).projectGet},
+		{"PUT", "/1.0/projects/{name}", administrators, anyMember, notYet("Changing a project")},
+		{"PATCH", "/1.0/projects/{name}", administrators, anyMember, notYet("Changing a project")},
+		{"GET", "/1.0/instances", trusted, anyMember, nothing},
+		{"GET", "/1.0/images", trusted, anyMember, nothing},
+		{"GET", "/1.0/warnings", administrators, anyMember, nothing},
+
+		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
+		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
+		{"POST", "/internal/cluster/join/preflight", Stranger | admitting, anyMember, (*Server).joinPreflight},
+		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},
+		{"POST", "/internal/cluster/join/abort", admitting, anyMember, (*Server).joinAbort},
+	}
+}
+
+// methods that a known path answers with 501 where it has no handler for them; any
+// other method is not known at all (rest-basics.md §1).
+var methods = map[string]bool{
+	http.MethodGet: true, http.MethodHead: true, http.MethodPut: true, http.MethodPost: true,
+	http.MethodDelete: true, http.MethodPatch: true,
+}

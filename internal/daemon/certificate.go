@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"os"
+	"sync"
+
+	"incusd/internal/raftstore"
+	"incusd/internal/trust"
+)
+
+// networkCertificate is what clients see: the cluster's certificate as the replicated
+// state has it, or the server's own while it is standalone. The state is asked at each
+// handshake, so that all listeners switch with the entry that is applied.
+type networkCertificate struct {
+	own   *trust.KeyPair
+	local func() *raftstore.View
+	log   *slog.Logger
+
+	files sync.Mutex // one writer of the files at a time
+
+	mu     sync.Mutex
+	pem    string // of the cached cluster pair
+	cached *trust.KeyPair
+}
+
+func (n *networkCertificate) pair() *trust.KeyPair {
+	v := n.local()
+	if v == nil {
+		return n.own
+	}
+	c := v.Cluster()
+	if !c.Enabled || c.Certificate == "" {
+		return n.own
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pem == c.Certificate {
+		return n.cached
+	}
+	pair, err := trust.NewKeyPair([]byte(c.Certificate), []byte(c.Key))
+	if err != nil {
+		n.log.Error("the cluster's key pair cannot be used, showing the server's own", "err", err)
+		return n.own
+	}
+	n.pem, n.cached = c.Certificate, pair
+	return pair
+}
+
+func (n *networkCertificate) tls() *tls.Certificate { return &n.pair().TLS }
+
+// describe is the certificate's PEM and fingerprint.
+func (n *networkCertificate) describe() (pem, fingerprint string) {
+	p := n.pair()
+	return string(p.CertPEM), p.Fingerprint()
+}
+
+// saveClusterFiles keeps cluster.crt and cluster.key as the replicated state has them:
+// other programs look for them there. They are there exactly while the server is
+// clustered, and are never read back.
+func saveClusterFiles(p Paths, n *networkCertificate) error {
+	n.files.Lock()
+	defer n.files.Unlock()
+	pair := n.pair()
+	if pair == n.own {
+		for _, f := range []string{p.clusterCert(), p.clusterKey()} {
+			if err := os.Remove(f); err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
+		return nil
+	}
+	if there, err := os.ReadFile(p.clusterCert()); err == nil && string(there) == string(pair.CertPEM) {
+		if _, err := os.Stat(p.clusterKey()); err == nil {
+			return nil
+		}
+	}
+	return pair.Save(p.clusterCert(), p.clusterKey())
+}

@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	"encoding/json"
+	"slices"
+
+	"incusd/api"
+	"incusd/internal/localstore"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
+)
+
+// follow keeps what this server has outside the replicated store true to it: the
+// cluster certificate's files, and the members' addresses and certificates for a
+// start without quorum.
+func (d *Daemon) follow() {
+	for {
+		swapped := d.swap()
+		view := d.current.Local()
+		d.keep(view)
+		select {
+		case <-view.WatchMembers():
+		case <-swapped:
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Daemon) keep(view *raftstore.View) {
+	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {
+		d.log.Error("write the cluster certificate's files", "err", err)
+	}
+	if !view.Cluster().Enabled {
+		return
+	}
+	peers := membersAsPeers(view)
+	if slices.Equal(peers, d.local.Peers()) {
+		return
+	}
+	if err := d.local.SetPeers(peers); err != nil {
+		d.log.Error("note the members", "err", err)
+	}
+}
+
+func membersAsPeers(view *raftstore.View) []localstore.Peer {
+	members := view.Members()
+	peers := make([]localstore.Peer, len(members))
+	for i, m := range members {
+		peers[i] = localstore.Peer{ID: m.ID, Name: m.Name, Address: m.Address, Certificate: m.Certificate, Voter: view.IsVoter(m.ID)}
+	}
+	return peers
+}
+
+// publishApplied tells the events of applied entries. Those of a replica that a join is
+// filling are old news.
+func (d *Daemon) publishApplied(replica string, evs []state.Event) {
+	if d.current.ID() != replica {
+		return
+	}
+	for _, e := range evs {
+		if e.Action != "" {
+			d.publishLifecycle(e)
+		}
+		if e.Token != nil {
+			d.publishToken(e.Token)
+		}
+	}
+}
+
+func (d *Daemon) issuerName(t *state.Token) string {
+	if v := d.current.Local(); v != nil {
+		if m, ok := v.Member(t.Issuer); ok {
+			return m.Name
+		}
+	}
+	return "none"
+}
+
+func (d *Daemon) publishLifecycle(e state.Event) {
+	at := e.Time
+	if at.IsZero() {
+		at = d.cfg.Now()
+	}
+	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: "default"}, api.EventLifecycleInfo{
+		Action:    e.Action,
+		Source:    e.Source,
+		Context:   e.Context,
+		Requestor: e.Requestor,
+	})
+}
+
+// publishToken tells that a token's operation changed. Like the token, it is in the
+// default project.
+func (d *Daemon) publishToken(t *state.Token) {
+	op := tokens.Operation(t, d.issuerName(t), true)
+	d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now(), Project: "default"}, op)
+}
+
+// publishOperation tells that an operation of this server changed. It belongs to no
+// project, so that every listener hears of it.
+func (d *Daemon) publishOperation(op api.Operation) {
+	d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now()}, op)
+}
+
+func (d *Daemon) publish(e api.Event, metadata any) {
+	data, err := json.Marshal(metadata)
+	if err != nil {
+		d.log.Error("encode an event", "err", err)
+		return
+	}
+	e.Metadata, e.Location = data, d.location()
+	d.events.Publish(e)
+}

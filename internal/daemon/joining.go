@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"incusd/api"
+	"incusd/internal/config"
+	"incusd/internal/localstore"
+	"incusd/internal/membership"
+	"incusd/internal/raftstore"
+)
+
+// bootstrap makes this server the first member of a cluster.
+func (d *Daemon) bootstrap(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error {
+	progress("Forming the cluster")
+	address, err := d.formingAddress()
+	if err != nil {
+		return err
+	}
+	if err := d.local.SetConfig(map[string]string{"cluster.https_address": address}); err != nil {
+		return err
+	}
+	if err := d.https.set(d.addresses()...); err != nil {
+		return err
+	}
+	return membership.Bootstrap(ctx, d.current, name, address, d.cfg.Now, requestor)
+}
+
+// formingAddress is the address of the first member: cluster.https_address, or
+// core.https_address if that can be one.
+func (d *Daemon) formingAddress() (string, error) {
+	local := d.local.Config()
+	address := local["cluster.https_address"]
+	if address == "" {
+		address = local["core.https_address"]
+	}
+	if address == "" {
+		return "", api.NoAddress
+	}
+	if config.IsWildcard(address) {
+		return "", api.Errorf(api.AddressInvalid, "Cannot use wildcard core.https_address %q for cluster.https_address. Please specify a new cluster.https_address or core.https_address", address)
+	}
+	return config.CanonicalAddress(address, config.DefaultPort), nil
+}
+
+// join makes this server a member of an existing cluster.
+func (d *Daemon) join(ctx context.Context, req api.ClusterPut, progress func(string)) error {
+	if d.current.Local().Cluster().Enabled {
+		return api.AlreadyClustered
+	}
+	req.ServerAddress = config.CanonicalAddress(req.ServerAddress, config.DefaultPort)
+	if req.ClusterAddress != "" {
+		req.ClusterAddress = config.CanonicalAddress(req.ClusterAddress, config.DefaultPort)
+	}
+	for _, k := range req.MemberConfig {
+		d.log.Warn("ignored a key that is not member-specific", "entity", k.Entity, "name", k.Name, "key", k.Key)
+	}
+	return d.joiner.Join(ctx, req, progress)
+}
+
+// holdAddress listens on a joining server's address until the join has ended; by then
+// it is configured, or not needed any more.
+func (d *Daemon) holdAddress(address string) (func(), error) {
+	release, err := d.https.hold(address)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		release()
+		if err := d.https.set(d.addresses()...); err != nil {
+			d.log.Error("listen after a join", "err", err)
+		}
+	}, nil
+}
+
+// openJoining opens the replica that a join fills, beside the one in use.
+func (d *Daemon) openJoining(rec *localstore.JoinRecord) (membership.Replica, error) {
+	store, err := d.openReplica(rec.Replica, storePeers(rec.Peers, d.log), true, false)
+	if err != nil {
+		return nil, err
+	}
+	d.endpoint.Attach(store)
+	return &joining{store, d}, nil
+}
+
+// joining is a replica that is not in use yet. Closing it also ends its connections.
+type joining struct {
+	*raftstore.Store
+	daemon *Daemon
+}
+
+func (j *joining) Close() error {
+	j.daemon.endpoint.Detach(j.Store)
+	return j.Store.Close()
+}
+
+// discard deletes what a join that came to nothing had received.
+func (d *Daemon) discard(rep localstore.Replica) error {
+	d.removeReplica(rep.Dir)
+	return nil
+}
+
+// adopt makes the filled replica this server's own. The local store's transaction is
+// the moment it happens: a crash before it is settled at the next start, a crash after
+// it finds the new replica in use. The old data are dropped last.
+func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
+	next, ok := r.(*joining)
+	if !ok {
+		return errors.New("not a replica of this daemon")
+	}
+	if err := d.local.SetConfig(d.joinedAddresses(rec.Address)); err != nil {
+		return err
+	}
+	if err := d.local.SetPeers(rec.Peers); err != nil {
+		return err
+	}
+	if _, err := d.local.FinishJoin(); err != nil {
+		return err
+	}
+	d.reachPoint(membership.PointFinished)
+	old := d.current.store.Swap(next.Store)
+	d.watchFailure(next.Store)
+	d.announceSwap()
+	if err := d.https.set(d.addresses()...); err != nil {
+		d.log.Error("listen as a member", "err", err)
+	}
+	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {
+		d.log.Error("write the cluster certificate's files", "err", err)
+	}
+	d.endpoint.Detach(old)
+	if err := old.Close(); err != nil {
+		d.log.Warn("close the old replica", "err", err)
+	}
+	d.sweepReplicas()
+	d.log.Info("joined the cluster", "name", rec.Name, "address", rec.Address)
+	return nil
+}
+
+func (d *Daemon) reachPoint(point string) {
+	if d.cfg.Reach == nil {
+		return
+	}
+	if err := d.cfg.Reach(point); err != nil {
+		d.log.Debug("stopped at a point", "point", point, "err", err)
+	}
+}
+
+// joinedAddresses are the local keys of a server that joined under address.
+func (d *Daemon) joinedAddresses(address string) map[string]string {
+	set := map[string]string{"cluster.https_address": address}
+	if d.local.Config()["core.https_address"] == "" {
+		set["core.https_address"] = address
+	}
+	return set
+}
+
+func (d *Daemon) announceSwap() {
+	d.swapMu.Lock()
+	close(d.swapped)
+	d.swapped = make(chan struct{})
+	d.swapMu.Unlock()
+}
+
+func (d *Daemon) swap() <-chan struct{} {
+	d.swapMu.Lock()
+	defer d.swapMu.Unlock()
+	return d.swapped
+}

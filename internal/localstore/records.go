@@ -1,0 +1,55 @@
+package localstore
+
+import (
+	"slices"
+	"time"
+)
+
+// A Replica is one copy of the cluster's store on this machine.
+type Replica struct {
+	// ID is the Raft server ID: new at every join, never reused.
+	ID string `json:"id"`
+	// Dir is the name of its folder under database/global/.
+	Dir string `json:"dir"`
+	// ClusterID is the cluster that the replica is of.
+	ClusterID string `json:"cluster_id"`
+}
+
+// A JoinRecord says that a join has begun, and all that is needed to go on with it.
+type JoinRecord struct {
+	// Replica is the new one, which fills beside the current one.
+	Replica Replica `json:"replica"`
+	// Name and Address are those under which this server was admitted.
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// ClusterCert is the PEM of the certificate that the cluster's members show.
+	ClusterCert string `json:"cluster_cert"`
+	// Contact is the address of the member that was asked for admission; Peers are all
+	// that the admission named.
+	Contact string    `json:"contact"`
+	Peers   []Peer    `json:"peers"`
+	Started time.Time `json:"started"`
+	// Activating is set before the cluster is asked to count this server as a member:
+	// from then on only the cluster can tell whether it does.
+	Activating bool `json:"activating"`
+}
+
+func (j *JoinRecord) clone() *JoinRecord {
+	if j == nil {
+		return nil
+	}
+	c := *j
+	c.Peers = slices.Clone(j.Peers)
+	return &c
+}
+
+// A Peer is another member as this one last knew it: enough to reach and recognize it
+// before the replica can be read.
+type Peer struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	// Certificate is the PEM of the peer's own certificate.
+	Certificate string `json:"certificate"`
+	Voter       bool   `json:"voter"`
+}

@@ -1,0 +1,57 @@
+package membership
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"incusd/api"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
+)
+
+// A Forming store is what Bootstrap works on: this server's own, of which it is the
+// only member.
+type FormingStore interface {
+	ID() string
+	Read(ctx context.Context) (*raftstore.View, error)
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+}
+
+// Bootstrap makes a standalone server the first member of a cluster: in one entry it
+// gets its name and address, and the cluster its key pair. What the server holds stays.
+// It fails with api.AlreadyClustered; repeated under the same name and address after a
+// lost answer, it succeeds.
+func Bootstrap(ctx context.Context, store FormingStore, name, address string, now func() time.Time, requestor *api.EventRequestor) error {
+	if err := api.ValidateMemberName(name); err != nil {
+		return err
+	}
+	if address == "" {
+		return api.NoAddress
+	}
+	view, err := store.Read(ctx)
+	if err != nil {
+		return err
+	}
+	if view.Cluster().Enabled {
+		return api.AlreadyClustered
+	}
+	pair, err := trust.GenerateAt(now(), trust.Server, trust.LocalHosts()...)
+	if err != nil {
+		return err
+	}
+	cmd, err := state.NewCommand(state.KindClusterEnable, uuid.NewString(), now().UTC(), requestor, state.ClusterEnable{
+		MemberID:    store.ID(),
+		Name:        name,
+		Address:     address,
+		Certificate: string(pair.CertPEM),
+		Key:         string(pair.KeyPEM),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = store.Propose(ctx, cmd)
+	return err
+}

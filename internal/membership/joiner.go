@@ -1,0 +1,591 @@
+package membership
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"incusd/api"
+	"incusd/internal/localstore"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
+)
+
+// Bounds of a join's steps.
+const (
+	probeTime  = 5 * time.Second  // to find one member and its certificate
+	stepTime   = 15 * time.Second // for one call to the cluster
+	fillTime   = 10 * time.Minute // for the replica to fill
+	undoTime   = 10 * time.Second // to tell the cluster that a join came to nothing
+	settleTime = 2 * time.Second  // for the database roles to settle after a join
+	retryTime  = time.Second      // between tries to settle an interrupted join
+)
+
+// Steps of a join that JoinerConfig.Reach is told of; each names what has just been done.
+const (
+	PointFound     = "join.found"
+	PointPreflight = "join.preflight"
+	PointClaimed   = "join.claimed"
+	PointNoted     = "join.noted"
+	PointAdmitted  = "join.admitted"
+	PointOpened    = "join.opened"
+	PointReady     = "join.ready"
+	PointFilled    = "join.filled"
+	PointActivated = "join.activated"
+	PointFinished  = "join.finished"
+	PointAdopted   = "join.adopted"
+)
+
+// Cluster is one member of the cluster to join, called with this server's own key.
+type Cluster interface {
+	Preflight(ctx context.Context, req JoinRequest) (*JoinReport, error)
+	Claim(ctx context.Context, req api.CertificatesPost) error
+	Admit(ctx context.Context, req AdmitRequest) (*Admission, error)
+	Abort(ctx context.Context, id string) (state.AbortResult, error)
+}
+
+// Replica is this server's copy of the cluster's store while it is being filled.
+type Replica interface {
+	Ready(ctx context.Context) error
+	Read(ctx context.Context) (*raftstore.View, error)
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+	Close() error
+}
+
+// JoinNotes keeps what a join that was interrupted must know at the next start.
+type JoinNotes interface {
+	Join() (*localstore.JoinRecord, bool)
+	SetJoin(*localstore.JoinRecord) error
+	ClearJoin() error
+}
+
+// JoinerConfig is what a Joiner works with; all but Reach are required.
+type JoinerConfig struct {
+	Notes JoinNotes
+	Own   *trust.KeyPair
+	// Dial opens a plain connection to host:port.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Connect returns the member at address, which must show exactly cert.
+	Connect func(address string, cert *x509.Certificate) Cluster
+	// Listen makes this server reachable under address, until release is called.
+	Listen func(address string) (release func(), err error)
+	// Open opens the new replica, making it if it is not there, and lets members reach it.
+	Open func(rec *localstore.JoinRecord) (Replica, error)
+	// Discard closes nothing and deletes the folder of a replica that came to nothing.
+	Discard func(r localstore.Replica) error
+	// Adopt makes the filled replica this server's own: it finishes the notes in one
+	// transaction, swaps the stores and drops the old one. It must not fail half-way.
+	Adopt func(rec *localstore.JoinRecord, r Replica) error
+	// Architecture is this machine's, such as "x86_64".
+	Architecture string
+	Now          func() time.Time
+	Log          *slog.Logger
+	// Reach, if set, is told of each step and may fail or stop it; for tests.
+	Reach func(point string) error
+}
+
+// A Joiner brings this server into an existing cluster. The sequence can be cut off
+// anywhere: what it has told the cluster runs out or is undone, its own old data stay
+// until the cluster counts it as a member, and the command "member.abort", applied
+// once for all members, decides which of the two it is.
+type Joiner struct {
+	cfg  JoinerConfig
+	busy sync.Mutex
+}
+
+// NewJoiner returns a Joiner.
+func NewJoiner(cfg JoinerConfig) *Joiner { return &Joiner{cfg: cfg} }
+
+func (j *Joiner) reach(point string) error {
+	if j.cfg.Reach == nil {
+		return nil
+	}
+	return j.cfg.Reach(point)
+}
+
+// attempt is one join under way.
+type attempt struct {
+	*Joiner
+	req      api.ClusterPut
+	token    *api.ClusterMemberJoinToken // nil when the client has redeemed it
+	address  string                      // of the member that was found
+	cert     *x509.Certificate           // of the cluster
+	cluster  Cluster
+	rec      *localstore.JoinRecord
+	replica  Replica
+	progress func(string)
+}
+
+// Join makes this server a member, or leaves it what it was. It blocks until either
+// is certain, or ctx ends; then the outcome is settled by Resume. It fails with
+// api.JoinRunning while another join, or the remains of one, is under way.
+func (j *Joiner) Join(ctx context.Context, req api.ClusterPut, progress func(string)) error {
+	if !j.busy.TryLock() {
+		return api.JoinRunning
+	}
+	defer j.busy.Unlock()
+	if _, ok := j.cfg.Notes.Join(); ok {
+		return api.Errorf(api.JoinRunning, "An earlier join of this server was interrupted, and the cluster has not been reached yet to settle it").
+			WithHint("make sure that this server can reach the cluster, and try again in a moment")
+	}
+	a := &attempt{Joiner: j, req: req, progress: progress}
+	release, err := j.cfg.Listen(req.ServerAddress)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := a.prepare(ctx); err != nil {
+		return err
+	}
+	err = a.enter(ctx)
+	if err == nil {
+		return nil
+	}
+	active, undone := a.undo(ctx)
+	if active {
+		return nil // the answer was lost, and the server is a member
+	}
+	if !undone {
+		return fmt.Errorf("%w (the cluster could not be told; it forgets this server within some minutes)", err)
+	}
+	return err
+}
+
+// prepare finds the cluster and asks it for all problems. Nothing is changed anywhere.
+func (a *attempt) prepare(ctx context.Context) error {
+	if err := a.readToken(); err != nil {
+		return err
+	}
+	a.progress("Looking for the cluster")
+	if err := a.find(ctx); err != nil {
+		return err
+	}
+	a.cluster = a.cfg.Connect(a.address, a.cert)
+	if err := a.reach(PointFound); err != nil {
+		return err
+	}
+	a.progress("Checking with the cluster")
+	if err := a.preflight(ctx); err != nil {
+		return err
+	}
+	return a.reach(PointPreflight)
+}
+
+func (a *attempt) readToken() error {
+	if a.req.ClusterToken == "" {
+		return nil
+	}
+	t, err := api.ParseJoinToken(a.req.ClusterToken)
+	if err != nil {
+		return err
+	}
+	if a.req.ServerName != "" && a.req.ServerName != t.ServerName {
+		return api.Errorf(api.TokenWrongName, "The join token is for the name %q, this server was to be called %q", t.ServerName, a.req.ServerName)
+	}
+	a.token, a.req.ServerName = t, t.ServerName
+	return nil
+}
+
+// find looks for a member at all known addresses side by side, and takes the first
+// one that shows the expected certificate.
+func (a *attempt) find(ctx context.Context) error {
+	addresses, want, err := a.target()
+	if err != nil {
+		return err
+	}
+	a.address, a.cert, err = findMember(ctx, a.cfg.Dial, addresses, want)
+	return err
+}
+
+// target gives the addresses to try and the fingerprint to expect.
+func (a *attempt) target() (addresses []string, fingerprint string, err error) {
+	if a.req.ClusterAddress != "" {
+		addresses = append(addresses, a.req.ClusterAddress)
+	}
+	if a.token != nil {
+		addresses = append(addresses, a.token.Addresses...)
+		fingerprint = strings.ToLower(a.token.Fingerprint)
+	}
+	if a.req.ClusterCertificate != "" {
+		cert, err := trust.ParseCertificate(a.req.ClusterCertificate)
+		if err != nil {
+			return nil, "", err
+		}
+		given := trust.Fingerprint(cert)
+		if fingerprint != "" && fingerprint != given {
+			return nil, "", api.Errorf(api.FingerprintMatch, "The join token names the cluster certificate %.12s…, the given one is %.12s…", fingerprint, given)
+		}
+		fingerprint = given
+	}
+	slices.Sort(addresses)
+	return slices.Compact(addresses), fingerprint, nil
+}
+
+// findMember probes addresses side by side for a server that shows the certificate
+// with the fingerprint. It fails with api.FingerprintMatch if only others were found,
+// and with api.NoMemberReachable if none was.
+func findMember(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), addresses []string, fingerprint string) (string, *x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	type answer struct {
+		address string
+		cert    *x509.Certificate
+		err     error
+	}
+	answers := make(chan answer, len(addresses))
+	for _, addr := range addresses {
+		go func() {
+			cert, err := trust.RemoteCertificate(ctx, dial, addr)
+			answers <- answer{addr, cert, err}
+		}()
+	}
+	var failed []string
+	var mismatch *api.Error
+	for range addresses {
+		r := <-answers
+		switch {
+		case r.err != nil:
+			failed = append(failed, fmt.Sprintf("%s: %v", r.address, r.err))
+		case trust.Fingerprint(r.cert) != fingerprint:
+			mismatch = api.Errorf(api.FingerprintMatch, "Certificate fingerprint mismatch between join token and cluster member %q: expected %.12s…, it shows %.12s…",
+				r.address, fingerprint, trust.Fingerprint(r.cert))
+		default:
+			return r.address, r.cert, nil
+		}
+	}
+	if mismatch != nil {
+		return "", nil, mismatch
+	}
+	slices.Sort(failed)
+	return "", nil, api.Errorf(api.NoMemberReachable, "Unable to connect to any of the cluster members specified in join token: %s", strings.Join(failed, "; "))
+}
+
+// preflight reports all problems in one error.
+func (a *attempt) preflight(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	report, err := a.cluster.Preflight(ctx, a.joinRequest())
+	if err != nil {
+		return fmt.Errorf("check with the cluster: %w", err)
+	}
+	return joinProblems(report.Problems)
+}
+
+func (a *attempt) joinRequest() JoinRequest {
+	return JoinRequest{
+		Token:          a.req.ClusterToken,
+		Name:           a.req.ServerName,
+		Address:        a.req.ServerAddress,
+		Certificate:    string(a.cfg.Own.CertPEM),
+		Architecture:   a.cfg.Architecture,
+		CommandVersion: state.CommandVersion,
+		Time:           a.cfg.Now().UTC(),
+	}
+}
+
+// joinProblems makes one error of all problems; a single one keeps its own reason.
+func joinProblems(problems []api.Error) error {
+	switch len(problems) {
+	case 0:
+		return nil
+	case 1:
+		return &problems[0]
+	}
+	texts := make([]string, len(problems))
+	for i, p := range problems {
+		texts[i] = fmt.Sprintf("%s (%s)", p.Message, p.Reason)
+	}
+	return api.Errorf(api.JoinRefused, "The cluster refuses this server for %d reasons: %s", len(problems), strings.Join(texts, "; "))
+}
+
+// enter claims, is admitted, fills the replica, and becomes a member.
+func (a *attempt) enter(ctx context.Context) error {
+	if err := a.claim(ctx); err != nil {
+		return err
+	}
+	a.progress("Asking for admission")
+	if err := a.admit(ctx); err != nil {
+		return err
+	}
+	a.progress("Receiving the cluster's state")
+	if err := a.fill(ctx); err != nil {
+		return err
+	}
+	a.progress("Becoming a member")
+	return a.activate(ctx)
+}
+
+// claim binds the token to this server's key. The upstream client has done it before.
+func (a *attempt) claim(ctx context.Context) error {
+	if a.token == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	err := a.cluster.Claim(ctx, api.CertificatesPost{
+		Name:        a.req.ServerName,
+		Type:        api.CertificateServer,
+		Certificate: string(a.cfg.Own.CertPEM),
+		TrustToken:  a.req.ClusterToken,
+	})
+	if err != nil {
+		return fmt.Errorf("redeem the join token: %w", err)
+	}
+	return a.reach(PointClaimed)
+}
+
+// admit notes the join first: whatever happens from here on, the next start of this
+// server settles it.
+func (a *attempt) admit(ctx context.Context) error {
+	id := uuid.NewString()
+	a.rec = &localstore.JoinRecord{
+		Replica:     localstore.Replica{ID: id, Dir: id},
+		Name:        a.req.ServerName,
+		Address:     a.req.ServerAddress,
+		ClusterCert: trust.EncodePEM(a.cert),
+		Contact:     a.address,
+		Started:     a.cfg.Now().UTC(),
+	}
+	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
+		return err
+	}
+	if err := a.reach(PointNoted); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	adm, err := a.cluster.Admit(ctx, AdmitRequest{
+		ID:             id,
+		Name:           a.req.ServerName,
+		Address:        a.req.ServerAddress,
+		Architecture:   a.cfg.Architecture,
+		CommandVersion: state.CommandVersion,
+	})
+	if err != nil {
+		return fmt.Errorf("admission to the cluster: %w", err)
+	}
+	a.rec.Replica.ClusterID = adm.ClusterID
+	a.rec.Peers = peersOf(adm.Peers)
+	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
+		return err
+	}
+	return a.reach(PointAdmitted)
+}
+
+func peersOf(peers []Peer) []localstore.Peer {
+	out := make([]localstore.Peer, len(peers))
+	for i, p := range peers {
+		out[i] = localstore.Peer{ID: p.ID, Name: p.Name, Address: p.Address, Certificate: p.Certificate, Voter: p.Voter}
+	}
+	return out
+}
+
+// fill opens the new replica beside the old one and waits until it holds all that the
+// cluster had acknowledged.
+func (a *attempt) fill(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	var err error
+	if a.replica, err = a.cfg.Open(a.rec); err != nil {
+		return fmt.Errorf("open the new replica: %w", err)
+	}
+	if err := a.reach(PointOpened); err != nil {
+		return err
+	}
+	if err := a.replica.Ready(ctx); err != nil {
+		return fmt.Errorf("be added to the cluster: %w", err)
+	}
+	if err := a.reach(PointReady); err != nil {
+		return err
+	}
+	view, err := a.replica.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("receive the cluster's state: %w", err)
+	}
+	if _, ok := view.Member(a.rec.Replica.ID); !ok {
+		return api.Errorf(api.JoinAborted, "The join was aborted: the cluster does not know this server any more")
+	}
+	return a.reach(PointFilled)
+}
+
+// activate makes this server a member in one entry, and then its own.
+func (a *attempt) activate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	a.rec.Activating = true
+	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
+		return err
+	}
+	cmd, err := state.NewCommand(state.KindMemberActivate, uuid.NewString(), a.cfg.Now().UTC(), nil, state.MemberActivate{ID: a.rec.Replica.ID})
+	if err != nil {
+		return err
+	}
+	if _, err := a.replica.Propose(ctx, cmd); err != nil {
+		return fmt.Errorf("become a member: %w", err)
+	}
+	if err := a.reach(PointActivated); err != nil {
+		return err
+	}
+	if err := a.cfg.Adopt(a.rec, a.replica); err != nil {
+		return err
+	}
+	settle(ctx, a.replica)
+	return a.reach(PointAdopted)
+}
+
+// settle waits, within a bound, until the planner has nothing left to do for this
+// join, so that what is listed next shows the roles as they stay.
+func settle(ctx context.Context, r Replica) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		view, err := r.Read(ctx)
+		if err != nil || rolesSettled(view.View) {
+			return
+		}
+		select {
+		case <-view.WatchMembers():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// undo ends an attempt that failed. It tells whether the server has become a member
+// all the same, and else whether the cluster knows that it has not.
+func (a *attempt) undo(ctx context.Context) (active, undone bool) {
+	if a.rec == nil {
+		return false, a.releaseClaim(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	active, err := a.settleOnce(ctx, a.rec)
+	switch {
+	case err == nil && active:
+		if err := a.become(a.rec, a.replica); err != nil {
+			a.cfg.Log.Error("this server is a member, and cannot take up its replica", "err", err)
+			return false, false
+		}
+		return true, true
+	case err != nil && a.rec.Activating:
+		// It may have become a member: keep everything, and let Resume find out.
+		a.cfg.Log.Warn("a join was interrupted and will be settled when the cluster answers", "err", err)
+		a.closeReplica()
+		return false, false
+	}
+	a.closeReplica()
+	return false, a.forget(a.rec) == nil && err == nil
+}
+
+// releaseClaim gives the token back when the attempt ended before it was noted.
+func (a *attempt) releaseClaim(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	_, err := a.cluster.Abort(ctx, "")
+	return err == nil
+}
+
+func (a *attempt) closeReplica() {
+	if a.replica == nil {
+		return
+	}
+	if err := a.replica.Close(); err != nil {
+		a.cfg.Log.Warn("close the new replica", "err", err)
+	}
+	a.replica = nil
+}
+
+// settleOnce asks the cluster, at all addresses known, whether the join of rec has
+// made this server a member; if not, it never will.
+func (j *Joiner) settleOnce(ctx context.Context, rec *localstore.JoinRecord) (active bool, err error) {
+	cert, err := trust.ParseCertificate(rec.ClusterCert)
+	if err != nil {
+		return false, err
+	}
+	addresses := []string{rec.Contact}
+	for _, p := range rec.Peers {
+		if p.Address != rec.Contact {
+			addresses = append(addresses, p.Address)
+		}
+	}
+	var errs []error
+	for _, addr := range addresses {
+		each, cancel := context.WithTimeout(ctx, undoTime/2)
+		res, err := j.cfg.Connect(addr, cert).Abort(each, rec.Replica.ID)
+		cancel()
+		if err == nil {
+			return res.Active, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+	}
+	return false, errors.Join(errs...)
+}
+
+// become takes up the replica of a join that succeeded.
+func (j *Joiner) become(rec *localstore.JoinRecord, r Replica) error {
+	if r == nil {
+		var err error
+		if r, err = j.cfg.Open(rec); err != nil {
+			return err
+		}
+	}
+	return j.cfg.Adopt(rec, r)
+}
+
+// forget drops what a join that came to nothing has left here.
+func (j *Joiner) forget(rec *localstore.JoinRecord) error {
+	return errors.Join(j.cfg.Discard(rec.Replica), j.cfg.Notes.ClearJoin())
+}
+
+// Resume settles a join that an earlier run of this server did not finish. It blocks
+// until that is done or ctx ends; until then the server stays what it was. It does
+// nothing if there is none.
+func (j *Joiner) Resume(ctx context.Context) {
+	j.busy.Lock()
+	defer j.busy.Unlock()
+	for {
+		rec, ok := j.cfg.Notes.Join()
+		if !ok {
+			return
+		}
+		err := j.resumeOnce(ctx, rec)
+		if err == nil {
+			return
+		}
+		j.cfg.Log.Warn("an interrupted join is not settled yet", "err", err)
+		select {
+		case <-time.After(retryTime):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (j *Joiner) resumeOnce(ctx context.Context, rec *localstore.JoinRecord) error {
+	bounded, cancel := context.WithTimeout(ctx, undoTime)
+	defer cancel()
+	active, err := j.settleOnce(bounded, rec)
+	switch {
+	case err != nil && rec.Activating:
+		return err
+	case err != nil:
+		// It never asked to become a member, so it is none. The cluster's own sweep
+		// removes what is left there.
+		j.cfg.Log.Info("dropped an interrupted join; the cluster was not reached", "err", err)
+		return j.forget(rec)
+	case active:
+		return j.become(rec, nil)
+	}
+	j.cfg.Log.Info("an interrupted join has come to nothing", "name", rec.Name)
+	return j.forget(rec)
+}

@@ -1,0 +1,247 @@
+package membership
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/config"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
+	"incusd/internal/trust"
+)
+
+// Preflight reports everything that would keep a server from joining, and changes
+// nothing. caller is the fingerprint of the certificate that the caller showed, "" if
+// none: without a token it must have claimed one. Who has neither a token's secret nor
+// a claim learns nothing else: the error is TokenUnknown, TokenUsed, TokenRevoked,
+// TokenExpired, TokenMalformed or TokenNotClaimed. It dials the server's address, so
+// it blocks for up to Settings.ProbeTimeout after a linearizable read.
+func (s *Admissions) Preflight(ctx context.Context, caller string, req JoinRequest) (*JoinReport, error) {
+	view, err := s.store.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !view.Cluster().Enabled {
+		return nil, api.NotClustered
+	}
+	a, err := s.applicant(view, caller, req)
+	if err != nil {
+		return nil, err
+	}
+	a.checkName(view)
+	a.checkAddress(view)
+	a.checkClock(s.now(), s.set.MaxClockSkew)
+	a.checkVersion(view)
+	a.checkMember(view)
+	if a.dialBack {
+		s.dialBack(ctx, a)
+	}
+	return &JoinReport{
+		Name:         a.token.Name,
+		ClusterID:    view.Cluster().ID,
+		Version:      api.Version,
+		Time:         s.now().UTC(),
+		MemberConfig: []api.ClusterMemberConfigKey{},
+		Problems:     a.problems,
+	}, nil
+}
+
+// An applicant is a server that asks to join, and what speaks against it.
+type applicant struct {
+	req   JoinRequest
+	token *state.Token
+	// name and address are those asked for, with defaults filled in.
+	name, address string
+	// cert may be nil, fingerprint "", if the certificate cannot be read.
+	cert        *x509.Certificate
+	fingerprint string
+	// dialBack is set when the address is worth a try.
+	dialBack bool
+	problems []api.Error
+}
+
+func (a *applicant) add(err error) {
+	if err != nil {
+		a.problems = append(a.problems, *api.AsError(err))
+	}
+}
+
+// applicant finds the token that gives the caller the right to ask.
+func (s *Admissions) applicant(view *raftstore.View, caller string, req JoinRequest) (*applicant, error) {
+	a := &applicant{req: req, problems: []api.Error{}}
+	if req.Token == "" {
+		return a, s.claimed(view, caller, a)
+	}
+	text, err := api.ParseJoinToken(req.Token)
+	if err != nil {
+		return nil, err
+	}
+	certErr := a.readCertificate(req.Certificate, s.now())
+	token, problems := tokens.Inspect(view, text, a.fingerprint, s.now())
+	if token == nil || tokens.Ended(token, s.now()) != nil {
+		return nil, problems[0]
+	}
+	a.token, a.name = token, req.Name
+	if a.name == "" {
+		a.name = text.ServerName
+	}
+	for _, p := range problems {
+		a.add(p)
+	}
+	if text.ServerName == token.Name { // else it was said already
+		a.checkTokenName()
+	}
+	a.add(certErr)
+	return a, nil
+}
+
+// claimed fills a from the token that the caller's certificate has claimed.
+func (s *Admissions) claimed(view *raftstore.View, caller string, a *applicant) error {
+	token, err := claim(view, caller)
+	if err != nil {
+		return err
+	}
+	if ended := tokens.Ended(token, s.now()); ended != nil {
+		return ended
+	}
+	a.token, a.name = token, a.req.Name
+	if a.name == "" {
+		a.name = token.Name
+	}
+	a.checkTokenName()
+	a.add(a.readCertificate(token.ClaimedCert, s.now()))
+	return nil
+}
+
+// claim returns the token that the server with the certificate of that fingerprint
+// claims, or what became of its claim.
+func claim(view *raftstore.View, fingerprint string) (*state.Token, error) {
+	if fingerprint == "" {
+		return nil, api.TokenNotClaimed
+	}
+	if t, ok := view.TokenByClaim(fingerprint); ok {
+		return t, nil
+	}
+	var last *state.Token
+	for _, t := range view.Tokens() {
+		if t.ClaimedBy == fingerprint && (last == nil || t.EndedAt.After(last.EndedAt)) {
+			last = t
+		}
+	}
+	if last != nil {
+		if ended := tokens.Ended(last, last.EndedAt); ended != nil {
+			return nil, ended
+		}
+	}
+	return nil, api.TokenNotClaimed
+}
+
+func (a *applicant) checkTokenName() {
+	if a.name != a.token.Name {
+		a.add(api.Errorf(api.TokenWrongName, "The join token was issued for member %q, not for %q", a.token.Name, a.name))
+	}
+}
+
+func (a *applicant) readCertificate(text string, now time.Time) error {
+	cert, err := trust.ParseCertificate(text)
+	if err != nil {
+		return err
+	}
+	a.cert, a.fingerprint = cert, trust.Fingerprint(cert)
+	return trust.CheckValid(cert, now)
+}
+
+func (a *applicant) checkName(view *raftstore.View) {
+	if err := api.ValidateMemberName(a.name); err != nil {
+		a.add(err)
+		return
+	}
+	for _, m := range others(view, a.fingerprint) {
+		if m.Name == a.name {
+			a.add(api.Errorf(api.NameTaken, "The cluster already has a member with name: %s", a.name))
+		}
+	}
+}
+
+func (a *applicant) checkAddress(view *raftstore.View) {
+	address, err := memberAddress(a.req.Address)
+	if err != nil {
+		a.add(err)
+		return
+	}
+	a.address = address
+	a.dialBack = a.fingerprint != ""
+	for _, m := range others(view, a.fingerprint) {
+		if m.Address == address {
+			a.add(api.Errorf(api.AddressTaken, "The cluster already has a member with address: %s", address))
+			a.dialBack = false
+		}
+	}
+}
+
+// others are the members, active and joining, that are not the server with the
+// certificate of that fingerprint.
+func others(view *raftstore.View, fingerprint string) []*state.Member {
+	all := append(view.Members(), view.Joining()...)
+	return slices.DeleteFunc(all, func(m *state.Member) bool { return m.Fingerprint == fingerprint })
+}
+
+func (a *applicant) checkClock(now time.Time, limit time.Duration) {
+	if a.req.Time.IsZero() {
+		return
+	}
+	if skew := a.req.Time.Sub(now); skew.Abs() > limit {
+		word := "ahead of"
+		if skew < 0 {
+			word = "behind"
+		}
+		a.add(api.Errorf(api.ClockSkew, "The clock of the joining server is %s %s the cluster's", skew.Abs().Round(time.Second), word))
+	}
+}
+
+func (a *applicant) checkVersion(view *raftstore.View) {
+	if needed := view.CommandVersion(); a.req.CommandVersion < needed {
+		a.add(api.Errorf(api.VersionTooOld, "The joining server knows commands up to version %d, the cluster needs version %d", a.req.CommandVersion, needed).
+			WithHint("install version %s or newer on the joining server", api.Version))
+	}
+}
+
+func (a *applicant) checkMember(view *raftstore.View) {
+	m, ok := view.MemberByFingerprint(a.fingerprint)
+	if a.fingerprint != "" && ok && m.State == state.MemberActive {
+		a.add(api.Errorf(api.CertTaken, "The certificate belongs to member %q already", m.Name).
+			WithHint("if that is this server and it lost its store, remove the member first: incus cluster remove %s --force", m.Name))
+	}
+}
+
+// dialBack finds out whether this member reaches the joining server where it says it is.
+func (s *Admissions) dialBack(ctx context.Context, a *applicant) {
+	probeCtx, cancel := context.WithTimeout(ctx, s.set.ProbeTimeout)
+	defer cancel()
+	got, err := s.prober.Probe(probeCtx, a.address)
+	switch {
+	case probeCtx.Err() != nil:
+		a.add(api.Errorf(api.AddressUnreach, "Address %s did not answer within %s", a.address, s.set.ProbeTimeout))
+	case err != nil:
+		a.add(api.Errorf(api.AddressUnreach, "Address %s cannot be reached from the cluster: %v", a.address, err))
+	case got != a.fingerprint:
+		a.add(api.Errorf(api.AddressUnreach, "Another server answers at %s: its certificate has the fingerprint %.12s, expected %.12s", a.address, got, a.fingerprint).
+			WithHint("give the address of the joining server itself"))
+	}
+}
+
+// memberAddress checks the address of a member and brings it into the form that is
+// stored: host:port. Names are not resolved: they may mean something else there.
+func memberAddress(address string) (string, error) {
+	if address == "" {
+		return "", api.Errorf(api.AddressInvalid, "Member address must not be empty")
+	}
+	if err := config.ValidateListenAddress(address, config.AddressOptions{AllowDNS: true}); err != nil {
+		return "", api.Errorf(api.AddressInvalid, "Invalid server address %q: %v", address, err)
+	}
+	return config.CanonicalAddress(address, config.DefaultPort), nil
+}

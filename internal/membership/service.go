@@ -1,0 +1,86 @@
+package membership
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"incusd/api"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+)
+
+// A Store is the replicated store on any member.
+type Store interface {
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+	Read(ctx context.Context) (*raftstore.View, error)
+	// ID is this member's.
+	ID() string
+}
+
+// An Adder adds a server to Raft's configuration as a non-voter, on the leader. It is
+// harmless to add one that is there.
+type Adder interface {
+	AddNonvoter(ctx context.Context, id string) error
+}
+
+// A Prober connects to an address as other members would and returns the fingerprint
+// of the certificate that is shown there, without trusting it.
+type Prober interface {
+	Probe(ctx context.Context, address string) (fingerprint string, err error)
+}
+
+// Admissions lets servers in and changes members, on every member of a cluster. It
+// holds no state of its own.
+type Admissions struct {
+	store  Store
+	prober Prober
+	set    Settings
+	now    func() time.Time
+	log    *slog.Logger
+}
+
+// NewAdmissions returns the admissions to the cluster of store. now is the wall clock,
+// for token expiry and certificate dates; nil means time.Now. A nil log discards.
+func NewAdmissions(store Store, prober Prober, set Settings, now func() time.Time, log *slog.Logger) *Admissions {
+	if now == nil {
+		now = time.Now
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Admissions{store: store, prober: prober, set: set.withDefaults(), now: now, log: log}
+}
+
+// A NotLeaderError says that only the leader can do this, and which member that is.
+type NotLeaderError struct {
+	// ID and Address are the leader's.
+	ID, Address string
+}
+
+func (e *NotLeaderError) Error() string {
+	return fmt.Sprintf("only the leader can do this: the member at %s", e.Address)
+}
+
+// Unwrap gives the error a reason, for a caller that cannot follow it.
+func (e *NotLeaderError) Unwrap() error { return api.Unavailable }
+
+// propose makes a change and reads its result into value, unless that is nil.
+func (s *Admissions) propose(ctx context.Context, kind string, requestor *api.EventRequestor, body, value any) error {
+	cmd, err := state.NewCommand(kind, uuid.NewString(), s.now().UTC(), requestor, body)
+	if err != nil {
+		return err
+	}
+	result, err := s.store.Propose(ctx, cmd)
+	if err != nil || value == nil {
+		return err
+	}
+	if err := json.Unmarshal(result.Value, value); err != nil {
+		return fmt.Errorf("the store's answer to %s: %w", kind, err)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package membership
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+)
+
+// Status words of members on the wire.
+const (
+	StatusOnline  = "Online"
+	StatusOffline = "Offline"
+)
+
+// timeFormat is that of times in members' messages.
+const timeFormat = "2006-01-02 15:04:05 -0700"
+
+// assignableRoles are the roles that an administrator gives, in the order of the wire.
+var assignableRoles = []string{api.RoleEventHub, api.RoleOVNChassis, api.RoleDatabaseClient}
+
+// Members returns the active members of view as the wire shows them, in the order in
+// which they joined. now is this member's wall clock; it only dates messages.
+func Members(view *raftstore.View, now time.Time) []api.ClusterMember {
+	members := view.Members()
+	out := make([]api.ClusterMember, len(members))
+	for i, m := range members {
+		out[i] = Member(view, m, now)
+	}
+	return out
+}
+
+// Member returns m, a member of view, as the wire shows it.
+func Member(view *raftstore.View, m *state.Member, now time.Time) api.ClusterMember {
+	status, message := liveness(view, m, now)
+	return api.ClusterMember{
+		ClusterMemberPut: writable(view, m),
+		ServerName:       m.Name,
+		URL:              "https://" + m.Address,
+		Database:         databaseRole(view, m) != "",
+		Status:           status,
+		Message:          message,
+		Architecture:     m.Architecture,
+	}
+}
+
+// writable is the part of a member that PUT takes back.
+func writable(view *raftstore.View, m *state.Member) api.ClusterMemberPut {
+	put := api.ClusterMemberPut{
+		Roles:         wireRoles(view, m),
+		FailureDomain: m.FailureDomain,
+		Description:   m.Description,
+		Config:        api.ConfigMap{},
+		Groups:        append([]string{}, m.Groups...),
+	}
+	if put.FailureDomain == "" {
+		put.FailureDomain = state.DefaultFailureDomain
+	}
+	for k, v := range m.Config {
+		put.Config[k] = v
+	}
+	return put
+}
+
+// wireRoles lists the stored roles first, then the leader's, then the database role.
+func wireRoles(view *raftstore.View, m *state.Member) []string {
+	roles := []string{}
+	for _, r := range assignableRoles {
+		if slices.Contains(m.Roles, r) {
+			roles = append(roles, r)
+		}
+	}
+	if view.Leader == m.ID {
+		roles = append(roles, api.RoleDatabaseLeader)
+	}
+	if r := databaseRole(view, m); r != "" {
+		roles = append(roles, r)
+	}
+	return roles
+}
+
+// databaseRole is what the member does for the store: whether it votes is Raft's word,
+// since the state only says what is wanted.
+func databaseRole(view *raftstore.View, m *state.Member) string {
+	switch {
+	case view.IsVoter(m.ID):
+		return api.RoleDatabase
+	case m.Role == state.RoleStandby:
+		return api.RoleDatabaseStandby
+	}
+	return ""
+}
+
+func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, message string) {
+	status, message = StatusOnline, "Fully operational"
+	if m.Offline {
+		silent := max(now.Sub(m.Since), 0).Round(time.Second)
+		status, message = StatusOffline, fmt.Sprintf("No heartbeat for %s (%s)", silent, m.Since.Format(timeFormat))
+	}
+	if view.Stale != nil {
+		message = staleMessage(view.Stale, message)
+	}
+	return status, message
+}
+
+// staleMessage says that nobody knows better at present, and what was known last.
+func staleMessage(stale *raftstore.Stale, last string) string {
+	if stale.Since.IsZero() {
+		return fmt.Sprintf("%s; last known: %s", stale.Reason.Error(), last)
+	}
+	return fmt.Sprintf("%s since %s; last known: %s", stale.Reason.Error(), stale.Since.Format(timeFormat), last)
+}

@@ -1,0 +1,374 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/raft"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+)
+
+var (
+	errNotLeader = errors.New("this member does not lead")
+	errStopped   = errors.New("the store is closed")
+)
+
+// leadership is what this member knows of who leads.
+type leadership struct {
+	mu      sync.Mutex
+	leader  string        // believed leader's ID, "" if none
+	lost    time.Time     // when the last leader was lost; the start, at first
+	changed chan struct{} // closed and replaced when leader changes
+	term    uint64        // the term that this member leads in, 0 if it does not
+	ended   chan struct{} // closed when that ends
+}
+
+// Leader returns the ID of the member that this one believes to lead, "" if none.
+func (s *Store) Leader() string {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	return s.leadership.leader
+}
+
+// IsLeader tells whether this member believes that it leads.
+func (s *Store) IsLeader() bool { return s.raft.State() == raft.Leader }
+
+func (s *Store) leaderChanged() <-chan struct{} {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	return s.leadership.changed
+}
+
+func (s *Store) leaderLost() (lost bool, since time.Time) {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	return s.leadership.leader == "", s.leadership.lost
+}
+
+// leadershipEnd is closed when this member does not lead in term any more.
+func (s *Store) leadershipEnd(term uint64) <-chan struct{} {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	if s.leadership.term == term && s.leadership.ended != nil {
+		return s.leadership.ended
+	}
+	return alwaysClosed
+}
+
+var alwaysClosed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// watchLeader follows Raft's view of who leads. Raft may drop an observation, so each
+// is only a reason to look, and a slow tick looks as well.
+func (s *Store) watchLeader() {
+	seen := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	s.raft.RegisterObserver(observer)
+	defer s.raft.DeregisterObserver(observer)
+	tick := time.NewTicker(s.cfg.Timing.Election)
+	defer tick.Stop()
+	for {
+		_, id := s.raft.LeaderWithID()
+		s.setLeader(string(id))
+		if term := s.fsm.state.View().Term(); term != 0 && term == s.raft.CurrentTerm() {
+			s.caughtUp.Store(true)
+		}
+		select {
+		case <-seen:
+		case <-tick.C:
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+func (s *Store) setLeader(id string) {
+	s.leadership.mu.Lock()
+	defer s.leadership.mu.Unlock()
+	if s.leadership.leader == id {
+		return
+	}
+	if id == "" {
+		s.leadership.lost = time.Now()
+	}
+	s.leadership.leader = id
+	close(s.leadership.changed)
+	s.leadership.changed = make(chan struct{})
+	s.cfg.Logger.Info("leader changed", "leader", id, "term", s.raft.CurrentTerm())
+}
+
+// watchOwnLeadership runs what only a leader does, for as long as it leads.
+func (s *Store) watchOwnLeadership(notify <-chan bool) {
+	var stop func()
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
+	for {
+		select {
+		case leads := <-notify:
+			if stop != nil {
+				stop()
+				stop = nil
+			}
+			if leads {
+				stop = s.startLeading()
+			}
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+func (s *Store) startLeading() (stop func()) {
+	term := s.raft.CurrentTerm()
+	ended := make(chan struct{})
+	s.leadership.mu.Lock()
+	s.leadership.term, s.leadership.ended = term, ended
+	s.leadership.mu.Unlock()
+	s.setLeader(s.cfg.ID)
+	ctx, cancel := context.WithCancel(s.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.declare(ctx, term); err != nil {
+			s.cfg.Logger.Warn("could not begin to lead", "term", term, "err", err)
+			return
+		}
+		if s.cfg.OnLeader != nil {
+			s.cfg.OnLeader(ctx)
+		}
+	})
+	return func() {
+		s.leadership.mu.Lock()
+		s.leadership.term = 0
+		close(ended)
+		s.leadership.mu.Unlock()
+		cancel()
+		wg.Wait()
+	}
+}
+
+// declare proposes the first entry of this term. Once it is applied, so is everything
+// acknowledged before: Raft's own no-op would never show in the tables.
+func (s *Store) declare(ctx context.Context, term uint64) error {
+	cmd, err := state.NewCommand(state.KindLeaderElected, uuid.NewString(), s.cfg.Now().UTC(), nil,
+		state.LeaderElected{ID: s.cfg.ID, Term: term})
+	if err != nil {
+		return err
+	}
+	reply := s.lead(ctx, cmd)
+	switch {
+	case reply.Refused != "":
+		return errors.New(reply.Refused)
+	case reply.Result.Err != nil:
+		return reply.Result.Err
+	}
+	return nil
+}
+
+// notifyPeers tells all members of the newest commit, at most one message under way
+// to each. Who misses it learns with the next round of replication.
+func (s *Store) notifyPeers() {
+	for _, srv := range s.servers() {
+		if srv.ID == s.cfg.ID {
+			continue
+		}
+		s.noticeMu.Lock()
+		n, ok := s.notices[srv.ID]
+		if !ok {
+			n = &notice{}
+			s.notices[srv.ID] = n
+		}
+		start := !n.running
+		n.running, n.again = true, n.running
+		s.noticeMu.Unlock()
+		if start {
+			s.wg.Go(func() { s.sendNotices(srv.ID, n) })
+		}
+	}
+}
+
+// notice is the state of the messages to one member: one under way, and whether
+// another is due.
+type notice struct{ running, again bool }
+
+func (s *Store) sendNotices(id string, n *notice) {
+	for {
+		if last, _ := s.transport.lastAnswer(id); time.Since(last) < s.cfg.Timing.Election*2 {
+			v := s.fsm.state.View()
+			msg := CommitNotice{Leader: s.cfg.ID, Term: s.raft.CurrentTerm(), Index: v.Index(), EntryTerm: v.Term()}
+			if s.leads(msg.Term) && msg.EntryTerm == msg.Term {
+				if err := s.call(s.ctx, id, "Commit", &msg, &struct{}{}); err != nil {
+					s.cfg.Logger.Debug("commit notice not delivered", "member", id, "err", err)
+				}
+			}
+		}
+		s.noticeMu.Lock()
+		if !n.again {
+			n.running = false
+			s.noticeMu.Unlock()
+			return
+		}
+		n.again = false
+		s.noticeMu.Unlock()
+	}
+}
+
+// Servers returns Raft's latest configuration as this member knows it.
+func (s *Store) Servers() []state.Server { return s.servers() }
+
+func (s *Store) servers() []state.Server {
+	future := s.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil
+	}
+	list := future.Configuration().Servers
+	out := make([]state.Server, len(list))
+	for i, srv := range list {
+		out[i] = state.Server{ID: string(srv.ID), Voter: srv.Suffrage == raft.Voter}
+	}
+	return out
+}
+
+// LastAnswer tells how long ago, by the monotonic clock, a member last answered this
+// one, and whether it did at all. It means something on the leader only.
+func (s *Store) LastAnswer(id string) (ago time.Duration, heard bool) {
+	last, _ := s.transport.lastAnswer(id)
+	if last.IsZero() {
+		return 0, false
+	}
+	return time.Since(last), true
+}
+
+// Answered wakes its reader when a member answers again after a silence.
+func (s *Store) Answered() <-chan struct{} { return s.transport.answered }
+
+// CaughtUp tells whether a member answers and has all but the newest entries.
+func (s *Store) CaughtUp(id string) bool {
+	if id == s.cfg.ID {
+		return true
+	}
+	const slack = 64
+	last, match := s.transport.lastAnswer(id)
+	return time.Since(last) < s.cfg.Timing.Election*4 && match > 0 && match+slack >= s.raft.LastIndex()
+}
+
+// AddNonvoter adds a member to Raft's configuration. Only the leader can.
+func (s *Store) AddNonvoter(ctx context.Context, id string) error {
+	return s.changeServers(ctx, "add", s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(id), 0, s.cfg.Timing.Call))
+}
+
+// Promote gives a member a vote. Only the leader can.
+func (s *Store) Promote(ctx context.Context, id string) error {
+	return s.changeServers(ctx, "promote", s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, s.cfg.Timing.Call))
+}
+
+// Demote takes a member's vote away. Only the leader can, and not from itself: Raft
+// would let it, and stop it.
+func (s *Store) Demote(ctx context.Context, id string) error {
+	if id == s.cfg.ID {
+		return errors.New("a leader cannot take its own vote away")
+	}
+	return s.changeServers(ctx, "demote", s.raft.DemoteVoter(raft.ServerID(id), 0, s.cfg.Timing.Call))
+}
+
+// Remove takes a member out of Raft's configuration. Only the leader can, and not itself.
+func (s *Store) Remove(ctx context.Context, id string) error {
+	if id == s.cfg.ID {
+		return errors.New("a leader cannot remove itself")
+	}
+	return s.changeServers(ctx, "remove", s.raft.RemoveServer(raft.ServerID(id), 0, s.cfg.Timing.Call))
+}
+
+// changeServers waits for a change of the configuration: Raft's own bound covers only
+// the queue.
+func (s *Store) changeServers(ctx context.Context, act string, future raft.IndexFuture) error {
+	if err := s.await(ctx, future); err != nil {
+		return fmt.Errorf("%s a member in Raft's configuration: %w", act, err)
+	}
+	return nil
+}
+
+// await waits for one of Raft's futures. Those of entries that were committed while Raft
+// shut down are never answered, so the waiting goroutine is not waited for in turn.
+func (s *Store) await(ctx context.Context, future raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.closed:
+		return raft.ErrRaftShutdown
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TransferLeadership hands leadership to a voter. It succeeds only when that member
+// was seen to lead; Raft itself reports success on any loss of leadership, and
+// accepts a target that has no vote.
+func (s *Store) TransferLeadership(ctx context.Context, to string) error {
+	voter := false
+	for _, srv := range s.servers() {
+		voter = voter || srv.ID == to && srv.Voter
+	}
+	if !voter || to == s.cfg.ID {
+		return api.Errorf(api.BadRequest, "leadership can go to another voter only")
+	}
+	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))); err != nil {
+		return err
+	}
+	for {
+		changed := s.leaderChanged()
+		switch leader := s.Leader(); leader {
+		case to:
+			return nil
+		case "", s.cfg.ID:
+		default:
+			return fmt.Errorf("member %s leads now instead", leader)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.closed:
+			return errStopped
+		}
+	}
+}
+
+// Ready tells the leader, found through the members known here, that this new member
+// listens and may be added. It blocks until it was added or ctx ends.
+func (s *Store) Ready(ctx context.Context) error {
+	var last error = errors.New("no member is known")
+	for {
+		for _, id := range s.peerIDs() {
+			var reply ReadyReply
+			err := s.call(ctx, id, "Ready", &struct{}{}, &reply)
+			switch {
+			case err != nil:
+				last = err
+			case reply.Err != nil:
+				return reply.Err
+			case reply.Refused == "":
+				return nil
+			}
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return fmt.Errorf("no leader took this server in: %w (%v)", ctx.Err(), last)
+		case <-s.closed:
+			return errStopped
+		}
+	}
+}

@@ -1,0 +1,336 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+)
+
+// A Store is one open replica. All its methods may be called concurrently.
+type Store struct {
+	cfg       Config
+	ctx       context.Context
+	cancel    context.CancelFunc
+	closed    chan struct{}
+	closeOnce sync.Once
+	failure   chan error
+	wg        sync.WaitGroup
+
+	disk      *disk
+	log       *guardedLog
+	fsm       *fsm
+	transport *transport
+	raft      *raft.Raft
+	clients   clients
+	conns     conns
+	// caughtUp is set once the tables hold an entry of the current leader: from then on
+	// they alone say who is a member.
+	caughtUp   atomic.Bool
+	leadership leadership
+
+	proposals chan *proposal
+	roundMu   sync.Mutex
+	nextRound *readRound
+	roundRuns bool
+	noticeMu  sync.Mutex
+	notices   map[string]*notice
+}
+
+// Open opens the replica in cfg.Dir and starts Raft. It does not wait for a quorum:
+// Local answers at once, from what was known to be committed. It fails with
+// api.StoreDamaged, api.StoreTooNew or api.DiskFull and then has changed nothing.
+func Open(cfg Config) (*Store, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	d, err := openDisk(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := newStore(cfg, d)
+	if err := s.start(); err != nil {
+		s.shutdown()
+		return nil, err
+	}
+	return s, nil
+}
+
+func newStore(cfg Config, d *disk) *Store {
+	s := &Store{
+		cfg:       cfg,
+		closed:    make(chan struct{}),
+		failure:   make(chan error, 1),
+		disk:      d,
+		proposals: make(chan *proposal, 1024),
+		notices:   make(map[string]*notice),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.leadership.changed = make(chan struct{})
+	s.leadership.lost = time.Now()
+	s.fsm = newFSM(s)
+	var logs raft.LogStore = d.db
+	if cfg.WrapLog != nil {
+		logs = cfg.WrapLog(logs)
+	}
+	s.log = &guardedLog{LogStore: logs, fail: s.fail, epoch: time.Now()}
+	s.transport = newTransport(s)
+	return s
+}
+
+func (s *Store) start() error {
+	if err := s.replay(); err != nil {
+		return err
+	}
+	cached, err := raft.NewLogCache(512, s.log)
+	if err != nil {
+		return err
+	}
+	stable := &guardedStable{StableStore: s.disk.db, fail: s.fail}
+	conf, notify := s.raftConfig()
+	if s.cfg.Create && s.cfg.Bootstrap {
+		if err := s.bootstrap(conf, cached, stable); err != nil {
+			return err
+		}
+	}
+	if s.raft, err = raft.NewRaft(conf, s.fsm, cached, stable, s.disk.snapshots, s.transport); err != nil {
+		return api.Errorf(api.StoreDamaged, "The replicated store is damaged: %s: %v", s.cfg.Dir, err)
+	}
+	s.wg.Go(s.watchLeader)
+	s.wg.Go(func() { s.watchOwnLeadership(notify) })
+	s.wg.Go(s.fold)
+	s.wg.Go(s.saveHints)
+	return s.electAlone()
+}
+
+func (s *Store) raftConfig() (*raft.Config, <-chan bool) {
+	notify := make(chan bool, 16)
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(s.cfg.ID)
+	conf.HeartbeatTimeout = s.cfg.Timing.Election
+	conf.ElectionTimeout = s.cfg.Timing.Election
+	conf.LeaderLeaseTimeout = s.cfg.Timing.Lease
+	conf.SnapshotThreshold = s.cfg.SnapshotEvery
+	conf.SnapshotInterval = s.cfg.SnapshotInterval
+	conf.TrailingLogs = s.cfg.SnapshotEvery / 2
+	conf.ShutdownOnRemove = false
+	conf.NoSnapshotRestoreOnStart = true // replay has done it
+	conf.NoLegacyTelemetry = true
+	conf.NotifyCh = notify
+	conf.Logger = newRaftLog(s.cfg.Logger)
+	return conf, notify
+}
+
+// bootstrap makes the new replica a cluster of one. An interrupted one is finished by
+// the next.
+func (s *Store) bootstrap(conf *raft.Config, logs raft.LogStore, stable raft.StableStore) error {
+	err := raft.BootstrapCluster(conf, logs, stable, s.disk.snapshots, s.transport, raft.Configuration{
+		Servers: []raft.Server{{ID: conf.LocalID, Address: raft.ServerAddress(s.cfg.ID), Suffrage: raft.Voter}},
+	})
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return nil
+	}
+	return diskError("make the store", err)
+}
+
+// replay fills the tables from the newest snapshot and the log up to the commit hint.
+// Raft itself knows nothing to be committed until a leader says so: without this, a
+// member without quorum would know neither whom to trust nor what to show.
+func (s *Store) replay() error {
+	meta, rc, err := s.disk.openSnapshot()
+	if err != nil {
+		return err
+	}
+	from := uint64(1)
+	if rc != nil {
+		err := s.fsm.state.Restore(rc)
+		rc.Close()
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", meta.ID, err)
+		}
+		from = meta.Index + 1
+	}
+	first, err1 := s.disk.db.FirstIndex()
+	last, err2 := s.disk.db.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
+		return api.Errorf(api.StoreDamaged, "The replicated store is damaged: %s: %v", logFile(s.cfg.Dir), err)
+	}
+	if last > 0 && first > from {
+		return api.Errorf(api.StoreDamaged, "The replicated store is damaged: entries %d to %d are missing in %s", from, first-1, s.cfg.Dir)
+	}
+	s.fsm.silentUntil = last
+	return s.replayLog(from, min(last, s.cfg.CommitHint))
+}
+
+func (s *Store) replayLog(from, to uint64) error {
+	for i := from; i <= to; i++ {
+		var l raft.Log
+		if err := s.disk.db.GetLog(i, &l); err != nil {
+			return api.Errorf(api.StoreDamaged, "The replicated store is damaged: entry %d in %s: %v", i, logFile(s.cfg.Dir), err)
+		}
+		if l.Type != raft.LogCommand && l.Type != raft.LogConfiguration {
+			continue
+		}
+		if err, ok := s.fsm.apply(&l).(error); ok {
+			return err
+		}
+	}
+	return nil
+}
+
+// electAlone makes the only voter of a cluster stand at once, where Raft would have it
+// wait for a leader that cannot be: lowering the time-out makes it look at its clock.
+func (s *Store) electAlone() error {
+	servers := s.servers()
+	voters := slices.DeleteFunc(slices.Clone(servers), func(srv state.Server) bool { return !srv.Voter })
+	if len(voters) != 1 || voters[0].ID != s.cfg.ID {
+		return nil
+	}
+	normal := s.raft.ReloadableConfig()
+	lower := normal
+	lower.HeartbeatTimeout -= time.Millisecond
+	if lower.HeartbeatTimeout < s.cfg.Timing.Lease {
+		return nil
+	}
+	if err := s.raft.ReloadConfig(lower); err != nil {
+		return err
+	}
+	return s.raft.ReloadConfig(normal)
+}
+
+// saveHints keeps the commit hint fresh, so that little is unknown after a restart
+// without quorum.
+func (s *Store) saveHints() {
+	if s.cfg.SaveCommitHint == nil {
+		return
+	}
+	var saved uint64
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.closed:
+			s.cfg.SaveCommitHint(s.fsm.state.View().Index())
+			return
+		}
+		if index := s.fsm.state.View().Index(); index != saved {
+			s.cfg.SaveCommitHint(index)
+			saved = index
+		}
+	}
+}
+
+// ID is this member's Raft server ID.
+func (s *Store) ID() string { return s.cfg.ID }
+
+// ClusterID is the cluster's ID.
+func (s *Store) ClusterID() string { return s.cfg.ClusterID }
+
+// Dir is the replica's folder.
+func (s *Store) Dir() string { return s.cfg.Dir }
+
+// Failed yields the reason, once, when this member had to stop: a disk that cannot be
+// written, or an entry that this version cannot apply. The store must then be closed.
+func (s *Store) Failed() <-chan error { return s.failure }
+
+// fail stops this member's part in the cluster with a reason.
+func (s *Store) fail(err error) {
+	select {
+	case s.failure <- err:
+		s.cfg.Logger.Error("the replicated store has stopped", "err", err)
+	default:
+	}
+}
+
+// Snapshot compacts the log now. It blocks until that is done.
+func (s *Store) Snapshot() error {
+	err := s.raft.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
+
+// Handover gives leadership away, if this member leads and another can: a planned stop
+// then costs the cluster some milliseconds. It blocks until done or ctx ends.
+func (s *Store) Handover(ctx context.Context) error {
+	if !s.IsLeader() {
+		return nil
+	}
+	for _, srv := range s.servers() {
+		if srv.Voter && srv.ID != s.cfg.ID && s.CaughtUp(srv.ID) {
+			return s.TransferLeadership(ctx, srv.ID)
+		}
+	}
+	return nil
+}
+
+// Close stops Raft and closes the files. Calls under way end with an error. It blocks
+// for at most a few seconds.
+func (s *Store) Close() error {
+	return s.shutdown()
+}
+
+func (s *Store) shutdown() error {
+	var err error
+	s.closeOnce.Do(func() {
+		var done raft.Future
+		if s.raft != nil {
+			done = s.raft.Shutdown()
+		}
+		close(s.closed)
+		s.cancel()
+		s.conns.closeAll()
+		s.clients.closeAll()
+		s.transport.Close()
+		if done != nil {
+			err = done.Error()
+		}
+		s.wg.Wait()
+		err = errors.Join(err, s.disk.close())
+	})
+	return err
+}
+
+// peer finds a member for a connection. The tables decide; until they have caught up
+// with a leader, what was known before counts as well.
+func (s *Store) peer(id string) (Peer, bool) {
+	view := s.fsm.state.View()
+	if m, ok := view.Member(id); ok && m.Address != "" {
+		return Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}, true
+	}
+	if s.caughtUp.Load() {
+		return Peer{}, false
+	}
+	for _, p := range s.cfg.Peers {
+		if p.ID == id {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}
+
+// peerIDs lists all members known, other than this one.
+func (s *Store) peerIDs() []string {
+	var ids []string
+	view := s.fsm.state.View()
+	for _, m := range append(view.Members(), view.Joining()...) {
+		ids = append(ids, m.ID)
+	}
+	if !s.caughtUp.Load() {
+		for _, p := range s.cfg.Peers {
+			ids = append(ids, p.ID)
+		}
+	}
+	slices.Sort(ids)
+	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == s.cfg.ID })
+}
