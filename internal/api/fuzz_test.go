@@ -34,6 +34,7 @@ func FuzzRequests(f *testing.F) {
 			return
 		}
 		w := httptest.NewRecorder()
+		b.daemon.stopping = false // one of the routes is the shutdown
 		b.handlers[UnixListener].ServeHTTP(w, r)
 		if method == http.MethodOptions {
 			return

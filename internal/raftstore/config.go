@@ -16,12 +16,12 @@ import (
 // Timing holds what trades speed of fail-over against calm on a loaded machine.
 type Timing struct {
 	// Election is how long a follower waits without a word from the leader before it
-	// stands for election, give or take a factor of two. Default 250 ms: a fail-over
-	// takes about half a second, and a machine whose two cores are busy does not flap
+	// stands for election, give or take a factor of two. Default 350 ms: a fail-over
+	// takes some 0.6 s, and a machine whose two cores are busy does not flap
 	// (at 100 ms it does). Less is faster and less stable.
 	Election time.Duration
 	// Lease is how long a leader that hears no majority goes on believing in itself.
-	// Default 4/5 of Election, which it must not exceed.
+	// Default 6/7 of Election, which it must not exceed.
 	Lease time.Duration
 	// Call bounds one call to another member. Default 2 s.
 	Call time.Duration
@@ -38,8 +38,8 @@ func (t Timing) withDefaults() Timing {
 			*d = v
 		}
 	}
-	def(&t.Election, 250*time.Millisecond)
-	def(&t.Lease, t.Election*4/5)
+	def(&t.Election, 350*time.Millisecond)
+	def(&t.Lease, t.Election*6/7)
 	def(&t.Call, 2*time.Second)
 	def(&t.DiskStall, 3*time.Second)
 	def(&t.StaleAfter, 800*time.Millisecond)
