@@ -108,6 +108,7 @@ func (f *fakeLog) Propose(_ context.Context, cmd state.Command) (state.Result, e
 type fakeSettings struct {
 	mu     sync.Mutex
 	values map[string]string
+	judged int // changes that depend on the value before
 }
 
 func (f *fakeSettings) Effective(*raftstore.View) map[string]string {
@@ -120,6 +121,7 @@ func (f *fakeSettings) Update(_ context.Context, set map[string]string, replace 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if match != nil {
+		f.judged++
 		if err := match(f.values); err != nil {
 			return err
 		}

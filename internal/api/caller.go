@@ -160,17 +160,17 @@ func (c *caller) client(cert *state.Certificate) bool {
 // onBehalf makes c the one for whom a member forwards the request, if it does. The
 // member has judged that caller already; this one does it again.
 func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
-	protocol := r.Header.Get(headerForwardedProtocol)
-	if protocol == "" {
+	values := r.Header.Values(headerForwardedProtocol)
+	if len(values) == 0 {
 		return c, nil
 	}
 	c.forwarded = true
-	c.protocol = protocol
+	c.protocol = values[0]
 	c.username = r.Header.Get(headerForwardedUsername)
 	c.address = r.Header.Get(headerForwardedAddress)
-	switch protocol {
+	switch c.protocol {
 	case protocolUnix:
-		c.kind = UnixSocket
+		c.kind = Client // an administrator, but of another machine
 		return c, nil
 	case protocolCluster:
 		return c, nil

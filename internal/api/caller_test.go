@@ -26,7 +26,7 @@ var mayCall = map[string]Callers{
 	"GET /1.0/warnings":                     administrators,
 	"GET /internal/ready":                   UnixSocket,
 	"PUT /internal/shutdown":                UnixSocket,
-	"POST /internal/cluster/join/preflight": Stranger | Joiner | Member,
+	"POST /internal/cluster/join/preflight": anyone,
 	"POST /internal/cluster/join/admit":     Joiner | Member,
 	"POST /internal/cluster/join/abort":     Joiner | Member,
 }
@@ -217,7 +217,8 @@ func TestForwardedIdentityIsTakenFromMembersOnly(t *testing.T) {
 		header map[string]string
 		want   Callers
 	}{
-		"member for the socket":            {member, as("unix", "root"), UnixSocket},
+		"member for the socket":            {member, as("unix", "root"), Client},
+		"member for nobody":                {member, as("", ""), Stranger},
 		"member for a restricted client":   {member, as("tls", restricted), RestrictedClient},
 		"member for a certificate unknown": {member, as("tls", strings.Repeat("0", 64)), Stranger},
 		"member for another member":        {member, as("cluster", "x"), Member},

@@ -113,8 +113,13 @@ func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscript
 	}()
 	defer func() { cancel(nil); <-pinged }()
 
-	view := s.cfg.Store.Local()
+	recheck := time.NewTicker(pingInterval) // certificates end by the clock, too
+	defer recheck.Stop()
 	for {
+		view := s.cfg.Store.Local()
+		if !listener.staysAs(view, s.cfg.Now()) {
+			return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "not authorized any more")
+		}
 		select {
 		case e, open := <-subscription.C():
 			if !open {
@@ -126,11 +131,8 @@ func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscript
 			if err := send(ctx, conn, e); err != nil {
 				return err
 			}
-		case <-view.WatchMembers(): // certificates, too
-			view = s.cfg.Store.Local()
-			if !listener.staysAs(view, s.cfg.Now()) {
-				return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "not authorized any more")
-			}
+		case <-view.WatchMembers(): // it watches certificates, too
+		case <-recheck.C:
 		case <-s.closing.Done():
 			return goodbye(conn, hangUp, websocket.StatusGoingAway, "Incus is shutting down")
 		case <-ctx.Done():

@@ -41,7 +41,7 @@ func (s *Server) shutdownPut(c *call) (reply, error) {
 // answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the
 // request is what authorizes it, so it costs strangers the same as redeeming one.
 func (s *Server) joinPreflight(c *call) (reply, error) {
-	if c.caller.kind != Member && !s.redeems.Allow() {
+	if !c.caller.admin() && !s.redeems.Allow() {
 		return reply{}, api.Errorf(api.TooMany, "Too many attempts to use a token")
 	}
 	req, err := decode[membership.JoinRequest](c)

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -210,6 +211,14 @@ func TestTargetLetsTheOtherMemberAnswer(t *testing.T) {
 		got := metadata[api.Server](t, b.do(request{method: "GET", path: "/1.0?target=node2", cert: restricted}), 200)
 		if got.AuthUserMethod != "tls" || len(got.Config) != 0 {
 			t.Errorf("the other member took it for %s, and showed %v", got.AuthUserMethod, got.Config)
+		}
+	})
+	t.Run("not for those it does not know", func(t *testing.T) {
+		for _, cert := range []*x509.Certificate{nil, b.joiner("node4")} {
+			seen := metadata[api.Server](t, b.do(request{method: "GET", path: "/1.0?target=node2", cert: cert, stranger: true}), 200)
+			if len(seen.Config) != 0 || seen.Environment.ServerName == "node2" {
+				t.Errorf("got %+v", seen)
+			}
 		}
 	})
 	t.Run("once", func(t *testing.T) {

@@ -187,6 +187,9 @@ func (s *Server) configure(c *call, set map[string]string, replace bool) (reply,
 	if err := await(c.Context(), s.cfg.Daemon.Ready(), "Daemon not ready yet"); err != nil {
 		return reply{}, err
 	}
-	match := func(current map[string]string) error { return c.ifMatch(config.Visible(current)) }
+	var match func(map[string]string) error // none: concurrent changes do not refuse each other
+	if c.givenETag() != "" {
+		match = func(current map[string]string) error { return c.ifMatch(config.Visible(current)) }
+	}
 	return empty, s.cfg.Settings.Update(c.Context(), set, replace, match, c.caller.requestor())
 }

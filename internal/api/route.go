@@ -147,7 +147,7 @@ func Routes() []Route {
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
-		{"POST", "/internal/cluster/join/preflight", Stranger | admitting, anyMember, (*Server).joinPreflight},
+		{"POST", "/internal/cluster/join/preflight", anyone, anyMember, (*Server).joinPreflight},
 		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},
 		{"POST", "/internal/cluster/join/abort", admitting, anyMember, (*Server).joinAbort},
 	}

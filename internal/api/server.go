@@ -28,8 +28,8 @@ const (
 
 // What strangers may cost, per second and at once, of the whole process.
 const (
-	lookupRate, lookupBurst = 50, 100 // certificates that are not known here, asked of the leader
-	redeemRate, redeemBurst = 20, 200 // attempts to redeem a token: some write to the log
+	lookupRate, lookupBurst = 50, 100  // certificates that are not known here, asked of the leader
+	redeemRate, redeemBurst = 100, 500 // attempts to use a token: some write to the log
 )
 
 // A Server answers the REST API. New makes one; its methods may be called from any
@@ -157,7 +157,8 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 
 // dispatch lets the right member answer, in bounded time.
 func (s *Server) dispatch(route *Route, c *call) (reply, error) {
-	if route.Scope == thisMember {
+	// Only who is known can be vouched for to another member.
+	if route.Scope == thisMember && c.caller.kind&trusted != 0 {
 		if m, err := s.target(c); m != nil || err != nil {
 			return s.forward(c, m), err
 		}

@@ -171,6 +171,10 @@ func TestConfigurationIsChangedUnderItsETag(t *testing.T) {
 	if w := b.do(put); w.Code != http.StatusOK {
 		t.Errorf("without quotes: %s", w.Body)
 	}
+	judged := b.settings.judged
+	if w := b.do(request{method: "PATCH", path: "/1.0", body: `{"config":{"user.m":"1"}}`}); w.Code != http.StatusOK || b.settings.judged != judged {
+		t.Errorf("without ETag: %s", w.Body)
+	}
 	if w := b.do(request{method: "PATCH", path: "/1.0", body: `{}`}); w.Code != http.StatusOK {
 		t.Errorf("PATCH of nothing: %s", w.Body)
 	}

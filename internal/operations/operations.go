@@ -229,8 +229,9 @@ func (o *Op) end(err error) {
 	close(o.done)
 }
 
-// withReason adds the stable reason of err, and what to do next, to metadata: the
-// protocol has only a text for why an operation failed.
+// withReason adds what the envelope of a refusal has to metadata: the stable reason,
+// what to do next, and all problems if there are several. The protocol itself has only
+// a text for why an operation failed.
 func withReason(metadata map[string]any, err error) map[string]any {
 	refusal := api.AsError(err)
 	out := maps.Clone(metadata)
@@ -240,6 +241,10 @@ func withReason(metadata map[string]any, err error) map[string]any {
 	out["reason"] = string(refusal.Reason)
 	if hint := refusal.NextStep(); hint != "" {
 		out["hint"] = hint
+	}
+	var several interface{ Problems() []api.Error }
+	if errors.As(err, &several) {
+		out["problems"] = several.Problems()
 	}
 	return out
 }

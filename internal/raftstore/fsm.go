@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -12,14 +13,16 @@ import (
 
 // fsm feeds committed entries to the tables.
 //
-// Its index counts commands only. Raft's no-op and barrier entries never reach it,
-// so nobody must wait for an index that is not a command's.
+// Its index counts commands and configurations. Raft's no-op and barrier entries never
+// reach it, so nobody must wait for the index of one.
 type fsm struct {
 	store *Store
 	state *state.Store
 	// silentUntil is the last index whose events were, or may have been, told before
 	// this process started.
 	silentUntil uint64
+	// applied is the index of the last command or configuration that the tables hold.
+	applied atomic.Uint64
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every step
@@ -75,18 +78,20 @@ func (f *fsm) apply(l *raft.Log) any {
 	if l.Index > f.silentUntil && len(events) > 0 && f.store.cfg.OnEvents != nil {
 		f.store.cfg.OnEvents(events)
 	}
+	f.applied.Store(l.Index)
 	return applied{results, l.Term}
 }
 
 // StoreConfiguration implements raft.ConfigurationStore: who votes is part of what
 // members show, and so of the tables.
-func (f *fsm) StoreConfiguration(_ uint64, c raft.Configuration) {
+func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	servers := make([]state.Server, len(c.Servers))
 	for i, s := range c.Servers {
 		servers[i] = state.Server{ID: string(s.ID), Voter: s.Suffrage == raft.Voter}
 	}
 	f.state.SetServers(servers)
 	f.store.transport.setServers(servers)
+	f.applied.Store(max(index, f.applied.Load()))
 }
 
 // Snapshot implements raft.FSM. It takes a view, so writers are never held up.
@@ -100,6 +105,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		f.store.fail(err)
 		return err
 	}
+	f.applied.Store(max(f.state.View().Index(), f.applied.Load()))
 	f.announce()
 	return nil
 }
@@ -111,13 +117,13 @@ func (f *fsm) announce() {
 	f.mu.Unlock()
 }
 
-// wait blocks until the command at index is applied here, or ctx ends.
+// wait blocks until the entry at index is applied here, or ctx ends.
 func (f *fsm) wait(ctx context.Context, index uint64) error {
 	for {
 		f.mu.Lock()
 		changed := f.changed
 		f.mu.Unlock()
-		if f.state.View().Index() >= index {
+		if f.applied.Load() >= index {
 			return nil
 		}
 		select {

@@ -204,9 +204,10 @@ type notice struct{ running, again bool }
 func (s *Store) sendNotices(id string, n *notice) {
 	for {
 		if last, _ := s.transport.lastAnswer(id); time.Since(last) < s.cfg.Timing.Election*2 {
-			v := s.fsm.state.View()
-			msg := CommitNotice{Leader: s.cfg.ID, Term: s.raft.CurrentTerm(), Index: v.Index(), EntryTerm: v.Term()}
-			if s.leads(msg.Term) && msg.EntryTerm == msg.Term {
+			term := s.raft.CurrentTerm()
+			// As in leaderReadIndex: only when a command of this term is applied.
+			if s.leads(term) && s.fsm.state.View().Term() == term {
+				msg := CommitNotice{Leader: s.cfg.ID, Term: term, Index: s.fsm.applied.Load(), EntryTerm: term}
 				if err := s.call(s.ctx, id, "Commit", &msg, &struct{}{}); err != nil {
 					s.cfg.Logger.Debug("commit notice not delivered", "member", id, "err", err)
 				}
@@ -295,6 +296,7 @@ func (s *Store) changeServers(ctx context.Context, act string, future raft.Index
 	if err := s.await(ctx, future); err != nil {
 		return fmt.Errorf("%s a member in Raft's configuration: %w", act, err)
 	}
+	s.notifyPeers()
 	return nil
 }
 

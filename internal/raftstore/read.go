@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -191,7 +192,19 @@ func (s *Store) catchUp(ctx context.Context, n CommitNotice) error {
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) {
 			return err
 		}
+		if s.snapshotIndex() >= n.Index {
+			return nil // it came within a snapshot, which does not tell where its last configuration stood
+		}
 	}
+}
+
+// snapshotIndex is the index of Raft's last snapshot, taken or received.
+func (s *Store) snapshotIndex() uint64 {
+	index, err := strconv.ParseUint(s.raft.Stats()["last_snapshot_index"], 10, 64)
+	if err != nil {
+		return 0 // Raft writes a number there
+	}
+	return index
 }
 
 // leaderReadIndex is the leader's part. What was acknowledged is applied here first, so
@@ -203,12 +216,12 @@ func (s *Store) leaderReadIndex(ctx context.Context) (CommitNotice, error) {
 	if !s.leads(term) {
 		return CommitNotice{}, errNotLeader
 	}
-	view := s.fsm.state.View()
-	if view.Term() != term {
+	if s.fsm.state.View().Term() != term {
 		// Entries of earlier terms may not all be applied yet.
 		return CommitNotice{}, errors.New("the leader is new and not ready yet")
 	}
-	notice := CommitNotice{Leader: s.cfg.ID, Term: term, Index: view.Index(), EntryTerm: view.Term()}
+	// A command of this term is applied, so whatever came last is of this term too.
+	notice := CommitNotice{Leader: s.cfg.ID, Term: term, Index: s.fsm.applied.Load(), EntryTerm: term}
 	if err := s.confirmTerm(ctx, term); err != nil {
 		return CommitNotice{}, err
 	}
@@ -276,7 +289,7 @@ func (s *Store) leads(term uint64) bool {
 // learn takes what the leader says is committed, so that this replica need not wait
 // for the next round of replication.
 func (s *Store) learn(ctx context.Context, n CommitNotice) error {
-	if n.Leader == s.cfg.ID || n.Index == 0 || s.fsm.state.View().Index() >= n.Index {
+	if n.Leader == s.cfg.ID || n.Index == 0 || s.fsm.applied.Load() >= n.Index {
 		return nil
 	}
 	if s.raft.LastIndex() < n.Index {

@@ -157,6 +157,7 @@ func (s *Store) replay() error {
 			return fmt.Errorf("snapshot %s: %w", meta.ID, err)
 		}
 		from = meta.Index + 1
+		s.fsm.applied.Store(meta.Index)
 	}
 	first, err1 := s.disk.db.FirstIndex()
 	last, err2 := s.disk.db.LastIndex()
