@@ -45,7 +45,7 @@ demo-stop: ## end the demo's servers and remove their data
 	scripts/demo stop
 
 docs: ## write docs/configuration.md anew from the schema
-	$(GO) test ./test/docs -run TestConfigurationReferenceIsCurrent -update
+	$(GO) test ./internal/config -run TestConfigurationReferenceIsCurrent -update
 
 clean: demo-stop ## remove what was built, and the demo
 	rm -rf bin

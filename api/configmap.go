@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -18,7 +19,12 @@ func (m ConfigMap) MarshalJSON() ([]byte, error) {
 	if m == nil {
 		return []byte("{}"), nil
 	}
-	return json.Marshal(map[string]string(m))
+	// Unescaped: whether HTML is escaped is up to who encodes the whole.
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(map[string]string(m))
+	return buf.Bytes(), err
 }
 
 // UnmarshalJSON takes scalars of any type as strings.

@@ -11,7 +11,7 @@ const APIVersion = "1.0"
 // every call that it guards gives a true answer.
 func Extensions() []string {
 	return []string{
-		"etag", "patch", "entity_description", "network", "storage", "resources", "projects", "certificate_update",
+		"etag", "patch", "entity_description", "network", "storage", "projects",
 		"clustering", "clustering_join", "clustering_server_address", "clustering_roles", "clustering_edit_roles",
 		"clustering_failure_domains", "clustering_architecture", "clustering_sizing", "clustering_description",
 		"clustering_config", "clustering_join_token", "clustering_groups", "cluster_member_state", "database_leader",

@@ -121,12 +121,15 @@ func (s *Server) recognize(ctx context.Context, c *caller) {
 func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 	if m, ok := view.MemberByFingerprint(c.fingerprint); ok && same(m.Fingerprint, c.fingerprint) {
 		c.kind, c.protocol, c.username = Member, protocolCluster, c.fingerprint
+		if m.State != state.MemberActive {
+			c.kind, c.protocol = Joiner, protocolTLS // admitted, and not one of us yet
+		}
 		return true
 	}
 	if cert, ok := view.Certificate(c.fingerprint); ok && same(cert.Fingerprint, c.fingerprint) {
 		return c.client(cert)
 	}
-	if t, ok := view.TokenByClaim(c.fingerprint); ok && same(t.ClaimedBy, c.fingerprint) && now.Before(t.ClaimUntil) {
+	if t, ok := view.TokenByClaim(c.fingerprint); ok && same(t.ClaimedBy, c.fingerprint) && t.ClaimHolds(now) {
 		c.kind, c.protocol, c.username = Joiner, protocolTLS, c.fingerprint
 		return true
 	}

@@ -28,7 +28,7 @@ var mayCall = map[string]Callers{
 	"PUT /internal/shutdown":                UnixSocket,
 	"POST /internal/cluster/join/preflight": anyone,
 	"POST /internal/cluster/join/admit":     Joiner | Member,
-	"POST /internal/cluster/join/abort":     Joiner | Member,
+	"POST /internal/cluster/join/abort":     Stranger | Joiner | Member,
 }
 
 // callers returns, for each kind, the certificate that makes a caller one of it.
@@ -126,7 +126,7 @@ func TestTrustFollowsTheStateAndTheClock(t *testing.T) {
 		joining := b.admit("node3", "10.0.0.3:8443")
 		cert, _ := trust.ParseCertificate(joining.Certificate)
 		b.wantKind("active", b.certificate("node2"), Member)
-		b.wantKind("admitted", cert, Member)
+		b.wantKind("admitted", cert, Joiner)
 		b.mustPropose(state.KindMemberAbort, state.MemberAbort{ID: joining.ID, Fingerprint: joining.Fingerprint})
 		b.wantKind("aborted", cert, Stranger)
 	})

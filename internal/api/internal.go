@@ -70,8 +70,16 @@ type abortRequest struct {
 }
 
 // joinAbort ends a join of the caller's own: POST /internal/cluster/join/abort. Its
-// answer tells whether the server had become a member before, and then stays one.
+// answer tells whether the server had become a member before, and then stays one. Who
+// proves any key may ask: a server whose join the cluster has forgotten must be told so,
+// and its key is all that is judged.
 func (s *Server) joinAbort(c *call) (reply, error) {
+	if c.caller.fingerprint == "" {
+		return reply{}, api.NotAuthorized
+	}
+	if c.caller.kind == Stranger && !s.redeems.Allow() {
+		return reply{}, api.Errorf(api.TooMany, "Too many attempts to end a join")
+	}
 	req, err := decode[abortRequest](c)
 	if err != nil {
 		return reply{}, err

@@ -9,13 +9,13 @@ type Callers uint8
 const (
 	// Stranger has shown no certificate that means anything here.
 	Stranger Callers = 1 << iota
-	// Joiner has a certificate for which a join token was redeemed, and is not admitted yet.
+	// Joiner has a certificate for which a join token was redeemed; its join is not finished.
 	Joiner
 	// RestrictedClient has a trusted certificate that is limited to some projects.
 	RestrictedClient
 	// Client has a trusted certificate.
 	Client
-	// Member has the certificate of a member, or of one whose join was admitted.
+	// Member has the certificate of a member.
 	Member
 	// UnixSocket is a process on this machine that may open the socket.
 	UnixSocket
@@ -149,7 +149,7 @@ func Routes() []Route {
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
 		{"POST", "/internal/cluster/join/preflight", anyone, anyMember, (*Server).joinPreflight},
 		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},
-		{"POST", "/internal/cluster/join/abort", admitting, anyMember, (*Server).joinAbort},
+		{"POST", "/internal/cluster/join/abort", Stranger | admitting, anyMember, (*Server).joinAbort},
 	}
 }
 

@@ -145,6 +145,9 @@ func (d *Daemon) start() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	var err error
+	if err := d.cfg.Paths.checkTogether(); err != nil {
+		return err
+	}
 	// The local store's lock keeps a second daemon off this directory.
 	if d.local, err = localstore.Open(d.cfg.Paths.localStore()); err != nil {
 		return err
@@ -414,7 +417,18 @@ func (d *Daemon) removeReplica(dir string) {
 // addresses are the configured ones to listen on.
 func (d *Daemon) addresses() []string {
 	local := d.local.Config()
-	return []string{local["core.https_address"], local["cluster.https_address"]}
+	return listenAddresses(local)
+}
+
+// listenAddresses are those of the local keys, with their ports.
+func listenAddresses(local map[string]string) []string {
+	var out []string
+	for _, key := range []string{"core.https_address", "cluster.https_address"} {
+		if a := local[key]; a != "" {
+			out = append(out, config.CanonicalAddress(a, config.DefaultPort))
+		}
+	}
+	return out
 }
 
 // listenAtStart opens the listeners. A clustered server whose address is not there yet
@@ -516,6 +530,9 @@ func (d *Daemon) close() {
 	cut()
 	if err := d.operations.Shutdown(ended); err != nil {
 		d.log.Debug("operations were cut off", "err", err)
+	}
+	if d.rest != nil {
+		d.rest.Close() // ends waits and WebSockets
 	}
 	// Members' connections count as requests of the HTTPS server: the store ends them.
 	if s := d.current.store.Load(); s != nil {

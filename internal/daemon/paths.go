@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+
+	"incusd/api"
 )
 
 // Paths is the layout of a server's files.
@@ -43,4 +46,17 @@ func (p Paths) prepare() error {
 		return err
 	}
 	return os.Chmod(p.database(), 0o700)
+}
+
+// checkTogether refuses to begin anew where replicas lie and the note of which counts is
+// gone: a server that was a member would come up as another one.
+func (p Paths) checkTogether() error {
+	if _, err := os.Stat(p.localStore()); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(p.replicas())
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	return api.Errorf(api.StoreDamaged, "%s is missing, but %s holds a replica", p.localStore(), p.replicas())
 }

@@ -111,7 +111,7 @@ func (s *settings) listen(local map[string]string) (undo func(), err error) {
 	before := d.addresses()
 	after := d.local.Config()
 	maps.Copy(after, local)
-	if err := d.https.set(after[keys[0]], after[keys[1]]); err != nil {
+	if err := d.https.set(listenAddresses(after)...); err != nil {
 		return nil, err
 	}
 	return func() {

@@ -293,20 +293,33 @@ func (a *attempt) joinRequest() JoinRequest {
 	}
 }
 
+// problems are all reasons why a cluster refuses a server.
+type problems []api.Error
+
 // joinProblems makes one error of all problems; a single one keeps its own reason.
-func joinProblems(problems []api.Error) error {
-	switch len(problems) {
+func joinProblems(list []api.Error) error {
+	switch len(list) {
 	case 0:
 		return nil
 	case 1:
-		return &problems[0]
+		return &list[0]
 	}
-	texts := make([]string, len(problems))
-	for i, p := range problems {
-		texts[i] = fmt.Sprintf("%s (%s)", p.Message, p.Reason)
-	}
-	return api.Errorf(api.JoinRefused, "The cluster refuses this server for %d reasons: %s", len(problems), strings.Join(texts, "; "))
+	return problems(list)
 }
+
+func (p problems) Error() string {
+	texts := make([]string, len(p))
+	for i, problem := range p {
+		texts[i] = fmt.Sprintf("%s (%s)", problem.Message, problem.Reason)
+	}
+	return fmt.Sprintf("The cluster refuses this server for %d reasons: %s", len(p), strings.Join(texts, "; "))
+}
+
+// Unwrap gives the whole one reason.
+func (p problems) Unwrap() error { return api.JoinRefused }
+
+// Problems lists them for whoever shows each by itself.
+func (p problems) Problems() []api.Error { return p }
 
 // enter claims, is admitted, fills the replica, and becomes a member.
 func (a *attempt) enter(ctx context.Context) error {
