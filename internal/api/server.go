@@ -258,8 +258,12 @@ func await(ctx context.Context, done <-chan struct{}, text string) error {
 // fail answers with err and logs it, once.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	refusal := refusalOf(err)
+	level := failureLevel(refusal)
+	if r.URL.Path == "/internal/ready" {
+		level = slog.LevelDebug // it is asked until the answer is yes
+	}
 	line := func() {
-		s.cfg.Log.LogAttrs(r.Context(), failureLevel(refusal), "request failed", slog.String("method", r.Method),
+		s.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("method", r.Method),
 			slog.String("path", r.URL.Path), slog.String("address", hostOf(r.RemoteAddr)), slog.String("reason", string(refusal.Reason)),
 			slog.Any("err", err))
 	}

@@ -24,7 +24,9 @@ import (
 // Bounds of a join's steps.
 const (
 	probeTime  = 5 * time.Second  // to find one member and its certificate
-	stepTime   = 15 * time.Second // for one call to the cluster
+	stepTime   = 15 * time.Second // for one step, at whichever member answers
+	callTime   = 8 * time.Second  // for one call to one member
+	askPause   = 50 * time.Millisecond
 	fillTime   = 10 * time.Minute // for the replica to fill
 	undoTime   = 10 * time.Second // to tell the cluster that a join came to nothing
 	settleTime = 2 * time.Second  // for the database roles to settle after a join
@@ -272,13 +274,45 @@ func findMember(ctx context.Context, dial func(context.Context, string, string) 
 
 // preflight reports all problems in one error.
 func (a *attempt) preflight(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
-	defer cancel()
-	report, err := a.cluster.Preflight(ctx, a.joinRequest())
+	var report *JoinReport
+	err := a.ask(ctx, stepTime, func(ctx context.Context) (err error) {
+		report, err = a.cluster.Preflight(ctx, a.joinRequest())
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("check with the cluster: %w", err)
 	}
 	return joinProblems(report.Problems)
+}
+
+// ask makes one call to the cluster, and makes it again at whichever member answers if
+// the one that was asked has died or lost its leader. Each call is harmless to repeat.
+func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	for {
+		each, stop := context.WithTimeout(ctx, callTime)
+		err := call(each)
+		stop()
+		if err == nil || !mayPass(err) {
+			return err
+		}
+		select {
+		case <-time.After(askPause):
+		case <-ctx.Done():
+			return err
+		}
+		if found := a.find(ctx); found == nil {
+			a.cluster = a.cfg.Connect(a.address, a.cert)
+		}
+	}
+}
+
+// mayPass tells whether another member, or the same one a moment later, may answer
+// better than err.
+func mayPass(err error) bool {
+	return slices.ContainsFunc([]api.Reason{api.Unavailable, api.NoQuorum, api.OutcomeUnknown, api.Timeout, api.ShuttingDown},
+		func(r api.Reason) bool { return errors.Is(err, r) })
 }
 
 func (a *attempt) joinRequest() JoinRequest {
@@ -343,13 +377,13 @@ func (a *attempt) claim(ctx context.Context) error {
 	if a.token == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
-	defer cancel()
-	err := a.cluster.Claim(ctx, api.CertificatesPost{
-		Name:        a.req.ServerName,
-		Type:        api.CertificateServer,
-		Certificate: string(a.cfg.Own.CertPEM),
-		TrustToken:  a.req.ClusterToken,
+	err := a.ask(ctx, stepTime, func(ctx context.Context) error {
+		return a.cluster.Claim(ctx, api.CertificatesPost{
+			Name:        a.req.ServerName,
+			Type:        api.CertificateServer,
+			Certificate: string(a.cfg.Own.CertPEM),
+			TrustToken:  a.req.ClusterToken,
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("redeem the join token: %w", err)
@@ -369,20 +403,27 @@ func (a *attempt) admit(ctx context.Context) error {
 		Contact:     a.address,
 		Started:     a.cfg.Now().UTC(),
 	}
+	if a.token != nil {
+		for _, addr := range a.token.Addresses {
+			a.rec.Peers = append(a.rec.Peers, localstore.Peer{Address: addr})
+		}
+	}
 	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
 		return err
 	}
 	if err := a.reach(PointNoted); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
-	defer cancel()
-	adm, err := a.cluster.Admit(ctx, AdmitRequest{
-		ID:             id,
-		Name:           a.req.ServerName,
-		Address:        a.req.ServerAddress,
-		Architecture:   a.cfg.Architecture,
-		CommandVersion: state.CommandVersion,
+	var adm *Admission
+	err := a.ask(ctx, stepTime, func(ctx context.Context) (err error) {
+		adm, err = a.cluster.Admit(ctx, AdmitRequest{
+			ID:             id,
+			Name:           a.req.ServerName,
+			Address:        a.req.ServerAddress,
+			Architecture:   a.cfg.Architecture,
+			CommandVersion: state.CommandVersion,
+		})
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("admission to the cluster: %w", err)
@@ -502,10 +543,10 @@ func (a *attempt) undo(ctx context.Context) (active, undone bool) {
 
 // releaseClaim gives the token back when the attempt ended before it was noted.
 func (a *attempt) releaseClaim(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-	defer cancel()
-	_, err := a.cluster.Abort(ctx, "")
-	return err == nil
+	return a.ask(context.WithoutCancel(ctx), undoTime, func(ctx context.Context) error {
+		_, err := a.cluster.Abort(ctx, "")
+		return err
+	}) == nil
 }
 
 func (a *attempt) closeReplica() {

@@ -28,6 +28,9 @@ type Timing struct {
 	// DiskStall is how long one write to the log may take before a leader falls silent,
 	// so that a member with a working disk takes over. Default 3 s.
 	DiskStall time.Duration
+	// GiveUp is how long there may have been no leader before calls stop waiting for one.
+	// Default 10 times Election: an election that can succeed has by then.
+	GiveUp time.Duration
 	// StaleAfter is how long ReadOrStale waits for a leader. Default 800 ms.
 	StaleAfter time.Duration
 }
@@ -42,6 +45,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.Lease, t.Election*6/7)
 	def(&t.Call, 2*time.Second)
 	def(&t.DiskStall, 3*time.Second)
+	def(&t.GiveUp, 10*t.Election)
 	def(&t.StaleAfter, 800*time.Millisecond)
 	return t
 }

@@ -51,6 +51,14 @@ func (s *Store) leaderLost() (lost bool, since time.Time) {
 	return s.leadership.leader == "", s.leadership.lost
 }
 
+// givenUp tells whether a call that began at start should stop waiting for a leader:
+// there has been none for so long that several elections have come to nothing, and the
+// call has seen for itself that none comes.
+func (s *Store) givenUp(start time.Time) bool {
+	lost, since := s.leaderLost()
+	return lost && time.Since(since) > s.cfg.Timing.GiveUp && time.Since(start) > s.cfg.Timing.StaleAfter
+}
+
 // leadershipEnd is closed when this member does not lead in term any more.
 func (s *Store) leadershipEnd(term uint64) <-chan struct{} {
 	s.leadership.mu.Lock()
@@ -78,15 +86,24 @@ func (s *Store) watchLeader() {
 	for {
 		_, id := s.raft.LeaderWithID()
 		s.setLeader(string(id))
-		if term := s.fsm.state.View().Term(); term != 0 && term == s.raft.CurrentTerm() {
-			s.caughtUp.Store(true)
-		}
 		select {
 		case <-seen:
 		case <-tick.C:
+			if id != "" && !s.caughtUp.Load() {
+				s.wg.Go(s.catchUpOnce)
+			}
 		case <-s.closed:
 			return
 		}
+	}
+}
+
+// catchUpOnce asks the leader for the present state, in case nobody else does.
+func (s *Store) catchUpOnce() {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timing.Election)
+	defer cancel()
+	if _, err := s.joinRound(ctx); err != nil {
+		s.cfg.Logger.Debug("not caught up yet", "err", err)
 	}
 }
 
@@ -172,6 +189,7 @@ func (s *Store) declare(ctx context.Context, term uint64) error {
 	case reply.Result.Err != nil:
 		return reply.Result.Err
 	}
+	s.caughtUp.Store(true)
 	return nil
 }
 

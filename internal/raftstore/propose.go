@@ -34,13 +34,15 @@ type proposal struct {
 // Propose brings cmd to the leader and blocks until it is applied there, or ctx ends.
 // It may be called on any member. A refusal comes both in the result and as the error.
 //
-// If no leader took the command it fails with api.NoQuorum, and nothing was changed.
+// If no leader took the command it fails with api.NoQuorum, and nothing was changed: when
+// ctx ends, or within a second if there has been no leader for Timing.GiveUp.
 // If one may have, and no answer came, it fails with api.OutcomeUnknown: the change may
 // have been made, or may be made yet; only the same Request may be proposed again.
 func (s *Store) Propose(ctx context.Context, cmd state.Command) (state.Result, error) {
 	if len(cmd.Body) > maxCommand {
 		return state.Result{}, api.Errorf(api.TooLarge, "a change of %d bytes is too large, the limit is %d", len(cmd.Body), maxCommand)
 	}
+	start := time.Now()
 	var maybe bool
 	var last string
 	for {
@@ -55,6 +57,9 @@ func (s *Store) Propose(ctx context.Context, cmd state.Command) (state.Result, e
 			return reply.Result, nil
 		}
 		last = reply.Refused
+		if s.givenUp(start) {
+			return state.Result{}, s.undecided(ctx, maybe, last)
+		}
 		select {
 		case <-changed:
 		case <-time.After(retryPause):

@@ -39,7 +39,7 @@ func (s *Store) Local() *View {
 // Read returns a linearizable view: it holds every command that was acknowledged,
 // anywhere, before Read was called. It blocks for about one exchange of messages,
 // shared by all reads waiting at that moment. Without a leader it fails with
-// api.NoQuorum when ctx ends.
+// api.NoQuorum when ctx ends, and within a second if there has been none for Timing.GiveUp.
 func (s *Store) Read(ctx context.Context) (*View, error) {
 	notice, err := s.readIndex(ctx)
 	if err != nil {
@@ -87,6 +87,7 @@ type readRound struct {
 // readIndex blocks until this replica has reached an index that was current after
 // readIndex was called.
 func (s *Store) readIndex(ctx context.Context) (CommitNotice, error) {
+	start := time.Now()
 	var why error = errors.New("no leader is known")
 	for {
 		changed := s.leaderChanged()
@@ -96,6 +97,9 @@ func (s *Store) readIndex(ctx context.Context) (CommitNotice, error) {
 		}
 		if ctx.Err() == nil {
 			why = err
+		}
+		if s.givenUp(start) {
+			return CommitNotice{}, s.noQuorum(why.Error())
 		}
 		select {
 		case <-changed:
@@ -175,6 +179,7 @@ func (s *Store) confirm(ctx context.Context) (CommitNotice, error) {
 	if err := s.catchUp(ctx, reply.Commit); err != nil {
 		return CommitNotice{}, fmt.Errorf("catch up with the leader: %w", err)
 	}
+	s.caughtUp.Store(true)
 	return reply.Commit, nil
 }
 

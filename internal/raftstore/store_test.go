@@ -122,6 +122,11 @@ func TestLeaderCutOffRefusesAndTheOthersGoOn(t *testing.T) {
 		}
 	}
 	c.net.Heal()
+	for ctx := c.ctx(); ctx.Err() == nil; { // until it has found the new leader
+		if _, err := old.store.Read(ctx); err == nil {
+			break
+		}
+	}
 	if got := c.get(old, "user.x"); got != "after" && got != "lost" {
 		t.Errorf("after healing: %q", got)
 	}

@@ -80,10 +80,10 @@ func run(ctx context.Context, s settings) error {
 	defer os.RemoveAll(dir)
 
 	b := &bench{settings: s, dir: dir, table: newTable()}
-	started := time.Now()
+	started, where := time.Now(), machine()
 	err = b.measure(ctx)
 	b.table.print(os.Stdout)
-	fmt.Printf("\nTook %s. %s\n", time.Since(started).Round(time.Second), machine())
+	fmt.Printf("\nTook %s. %s.\n", time.Since(started).Round(time.Second), where)
 	if err != nil && s.logs {
 		b.showLogs(os.Stderr)
 	}

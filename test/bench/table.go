@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -126,7 +127,19 @@ func short(d time.Duration) string {
 	}
 }
 
-// machine says on what the figures were measured.
+// machine says on what the figures are measured, and how busy that is before.
 func machine() string {
-	return fmt.Sprintf("%d cores, %s/%s, %s.", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	load, _, _ := strings.Cut(readLine("/proc/loadavg"), " ")
+	return fmt.Sprintf("%d cores, load %s before, %s/%s, %s", runtime.NumCPU(), cmp.Or(load, "unknown"),
+		runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
+// readLine is the first line of a file, "" if it cannot be read.
+func readLine(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return line
 }

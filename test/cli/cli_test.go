@@ -142,9 +142,10 @@ func setup(env *testscript.Env, book *loopback.Book) error {
 	daemons := newDaemons(env.WorkDir)
 	env.Values[daemonsKey{}] = daemons
 	env.Defer(func() {
+		deaths := daemons.deaths()
 		daemons.killAll()
 		if t, ok := env.T().(interface{ Failed() bool }); ok && t.Failed() {
-			env.T().Log(daemons.logs())
+			env.T().Log(deaths + daemons.logs())
 		}
 	})
 	return nil

@@ -118,6 +118,19 @@ func (d *daemons) killAll() {
 	}
 }
 
+// deaths tells which daemons have ended without being asked to.
+func (d *daemons) deaths() string {
+	var b strings.Builder
+	for name, running := range d.running {
+		select {
+		case <-running.ended:
+			fmt.Fprintf(&b, "%s has ended by itself: %v\n", name, running.err)
+		default:
+		}
+	}
+	return b.String()
+}
+
 // logs are the ends of all daemons' logs.
 func (d *daemons) logs() string {
 	files, _ := filepath.Glob(filepath.Join(d.dir, "*.log")) // the pattern is valid

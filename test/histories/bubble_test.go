@@ -1,0 +1,231 @@
+package histories
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"incusd/client"
+	"incusd/internal/clustertest"
+)
+
+// outside is the host of the clients. It is never cut off.
+const outside = "clients"
+
+// TestHistoriesOfDaemonsInOneProcess plays some short runs, each under faults that follow
+// from its seed. The seed repeats the faults and what the clients want; how the machine's
+// cores share the work differs each time.
+//
+//	HISTORIES_SEED=7 HISTORIES_RUNS=1 go test ./test/histories -run InOneProcess -v
+func TestHistoriesOfDaemonsInOneProcess(t *testing.T) {
+	seed, runs := number(t, "HISTORIES_SEED", rand.Uint64N(1e6)), number(t, "HISTORIES_RUNS", 4)
+	for n := range runs {
+		seed := seed + n
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			var w *workload
+			synctest.Test(t, func(t *testing.T) { w = play(t, seed) })
+			w.h.check(t)
+		})
+	}
+}
+
+// number reads a number from the environment.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv(name), fmt.Sprint(otherwise)), 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// stormTime is how long faults go on, in virtual time.
+const stormTime = 20 * time.Second
+
+// play runs one history: a cluster, clients, faults, and in the end a whole cluster again.
+func play(t *testing.T, seed uint64) *workload {
+	c := clustertest.New(t, []int{3, 5}[seed%2])
+	w := newWorkload(c.Context(), t, seed, adminOf(c.Servers()[0]), targetsOf(c), dialer(c, outside))
+	s := &storm{c: c, rng: rand.New(rand.NewPCG(seed, 1<<32)), begun: time.Now()}
+	s.heal()
+	stop := w.start()
+	for time.Since(s.begun) < stormTime {
+		s.blow()
+	}
+	stop()
+	s.heal()
+	c.Leader()
+	c.RequireConverged()
+	w.requireMarks(w.last())
+	c.RequireConverged()
+	if t.Failed() {
+		t.Logf("the faults:\n%s", s.log)
+	}
+	for _, server := range c.Servers() {
+		server.Stop()
+	}
+	return w
+}
+
+func targetsOf(c *clustertest.Cluster) []target {
+	var out []target
+	for _, s := range c.Servers() {
+		out = append(out, target{s.Host, s.Address()})
+	}
+	return out
+}
+
+func dialer(c *clustertest.Cluster, host string) client.DialFunc {
+	dial := c.Net.Dialer(host)
+	return func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) }
+}
+
+// adminOf is a client on the server's unix socket.
+func adminOf(s *clustertest.Server) *client.Client {
+	dial := s.C.Net.Dialer(s.Host)
+	return client.Unix("", client.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dial(ctx, s.Host+":1")
+	}})
+}
+
+// A storm is a sequence of faults.
+type storm struct {
+	c     *clustertest.Cluster
+	rng   *rand.Rand
+	begun time.Time
+	log   string
+}
+
+// faults are what may go wrong, with how often relative to each other. Each begins its
+// fault; heal ends all.
+var faults = []struct {
+	name   string
+	weight int
+	begin  func(*storm)
+}{
+	{"kill the leader", 4, func(s *storm) { s.kill(s.leader()) }},
+	{"kill one", 2, func(s *storm) { s.kill(s.any()) }},
+	{"kill all", 1, func(s *storm) { s.kill(s.c.Servers()...) }},
+	{"isolate the leader", 4, func(s *storm) { s.isolate(s.leader()) }},
+	{"isolate one", 2, func(s *storm) { s.isolate(s.any()) }},
+	{"cut the leader from one", 2, func(s *storm) { s.c.Net.Cut(s.leader().Host, s.other(s.leader()).Host) }},
+	{"the leader is not heard", 3, func(s *storm) { s.mute(s.leader()) }},
+	{"the leader hears nothing", 3, func(s *storm) { s.deafen(s.leader()) }},
+	{"one hears nothing", 1, func(s *storm) { s.deafen(s.any()) }},
+	{"one does not hear the leader", 2, func(s *storm) { s.c.Net.CutOneWay(s.leader().Host, s.other(s.leader()).Host) }},
+	{"the leader is slow", 3, func(s *storm) { s.slow(s.leader()) }},
+	{"isolate the leader, kill another", 2, func(s *storm) {
+		leader := s.leader()
+		s.isolate(leader)
+		s.kill(s.other(leader))
+	}},
+}
+
+// blow lets one thing go wrong for a while, mends it, and gives the cluster some time,
+// which may be too little.
+func (s *storm) blow() {
+	total := 0
+	for _, f := range faults {
+		total += f.weight
+	}
+	n := s.rng.IntN(total)
+	for _, f := range faults {
+		if n -= f.weight; n < 0 {
+			s.log += fmt.Sprintf("  %6.3f s: %s (%s)\n", time.Since(s.begun).Seconds(), f.name, s.leader().Host)
+			f.begin(s)
+			break
+		}
+	}
+	s.wait(50, 2500)
+	s.log += fmt.Sprintf("  %6.3f s: heal\n", time.Since(s.begun).Seconds())
+	s.heal()
+	s.wait(0, 1200)
+}
+
+func (s *storm) wait(least, most int) {
+	<-time.After(time.Duration(least+s.rng.IntN(most-least)) * time.Millisecond)
+}
+
+// heal starts who is down, mends all links, and gives each a little delay: without it all
+// would be over before the virtual clock moves, and no fault could come in between.
+func (s *storm) heal() {
+	s.c.Net.Heal()
+	hosts := []string{outside}
+	for _, server := range s.c.Servers() {
+		if !server.Runs() {
+			server.MustStart()
+		}
+		hosts = append(hosts, server.Host)
+	}
+	for _, from := range hosts {
+		for _, to := range hosts {
+			if from != to {
+				s.c.Net.Delay(from, to, time.Duration(200+s.rng.IntN(3000))*time.Microsecond)
+			}
+		}
+	}
+}
+
+// leader is one who believes to lead, or anybody if nobody does.
+func (s *storm) leader() *clustertest.Server {
+	for _, server := range s.c.Running() {
+		if server.Leads() {
+			return server
+		}
+	}
+	return s.any()
+}
+
+func (s *storm) any() *clustertest.Server { return s.other(nil) }
+
+func (s *storm) other(than *clustertest.Server) *clustertest.Server {
+	for {
+		if server := s.c.Servers()[s.rng.IntN(len(s.c.Servers()))]; server != than {
+			return server
+		}
+	}
+}
+
+func (s *storm) kill(servers ...*clustertest.Server) {
+	for _, server := range servers {
+		server.Kill()
+	}
+}
+
+func (s *storm) isolate(server *clustertest.Server) {
+	for _, other := range s.c.Servers() {
+		s.c.Net.Isolate(server.Host, other.Host)
+	}
+}
+
+func (s *storm) mute(server *clustertest.Server) {
+	for _, other := range s.c.Servers() {
+		if other != server {
+			s.c.Net.CutOneWay(server.Host, other.Host)
+		}
+	}
+}
+
+func (s *storm) deafen(server *clustertest.Server) {
+	for _, other := range s.c.Servers() {
+		if other != server {
+			s.c.Net.CutOneWay(other.Host, server.Host)
+		}
+	}
+}
+
+func (s *storm) slow(server *clustertest.Server) {
+	delay := time.Duration(20+s.rng.IntN(400)) * time.Millisecond
+	for _, other := range s.c.Servers() {
+		if other != server {
+			s.c.Net.Delay(server.Host, other.Host, delay)
+		}
+	}
+}
