@@ -18,7 +18,7 @@ import (
 // state and this server's own from the local store.
 type settings struct {
 	daemon *Daemon
-	mu     sync.Mutex // one change of the local keys at a time
+	mu     sync.Mutex // one change that may touch the local keys at a time
 }
 
 // Effective gives all keys that are set, as seen from v.
@@ -31,8 +31,10 @@ func (s *settings) Effective(v *raftstore.View) map[string]string {
 // Update changes keys: all of them, or none. The listeners are opened first, since
 // that can fail; then the cluster's part is committed, and the local part noted.
 func (s *settings) Update(ctx context.Context, set map[string]string, replace bool, match func(map[string]string) error, requestor *api.EventRequestor) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if own, _ := config.Split(set); replace || len(own) > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
 	view, err := s.daemon.current.Read(ctx)
 	if err != nil {
 		return err

@@ -23,6 +23,9 @@ type fsm struct {
 	silentUntil uint64
 	// applied is the index of the last command or configuration that the tables hold.
 	applied atomic.Uint64
+	// since counts the commands since the last snapshot; full tells when they are many.
+	since atomic.Uint64
+	full  chan struct{}
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every step
@@ -35,7 +38,7 @@ var (
 )
 
 func newFSM(s *Store) *fsm {
-	return &fsm{store: s, state: state.New(), changed: make(chan struct{})}
+	return &fsm{store: s, state: state.New(), changed: make(chan struct{}), full: make(chan struct{}, 1)}
 }
 
 // Apply implements raft.FSM.
@@ -79,6 +82,12 @@ func (f *fsm) apply(l *raft.Log) any {
 		f.store.cfg.OnEvents(events)
 	}
 	f.applied.Store(l.Index)
+	if f.since.Add(uint64(len(results))) >= f.store.cfg.SnapshotEvery {
+		select {
+		case f.full <- struct{}{}:
+		default:
+		}
+	}
 	return applied{results, l.Term}
 }
 

@@ -108,6 +108,7 @@ func (s *Store) start() error {
 	s.wg.Go(func() { s.watchOwnLeadership(notify) })
 	s.wg.Go(s.fold)
 	s.wg.Go(s.saveHints)
+	s.wg.Go(s.compact)
 	return s.electAlone()
 }
 
@@ -118,8 +119,7 @@ func (s *Store) raftConfig() (*raft.Config, <-chan bool) {
 	conf.HeartbeatTimeout = s.cfg.Timing.Election
 	conf.ElectionTimeout = s.cfg.Timing.Election
 	conf.LeaderLeaseTimeout = s.cfg.Timing.Lease
-	conf.SnapshotThreshold = s.cfg.SnapshotEvery
-	conf.SnapshotInterval = s.cfg.SnapshotInterval
+	conf.SnapshotThreshold = s.cfg.SnapshotEvery // of entries; compact counts commands
 	conf.TrailingLogs = s.cfg.SnapshotEvery / 2
 	conf.ShutdownOnRemove = false
 	conf.NoSnapshotRestoreOnStart = true // replay has done it
@@ -227,6 +227,24 @@ func (s *Store) saveHints() {
 			s.cfg.SaveCommitHint(index)
 			saved = index
 		}
+	}
+}
+
+// compact takes a snapshot when enough commands were applied since the last one. Raft
+// would count entries, of which one may hold hundreds of commands.
+func (s *Store) compact() {
+	for {
+		select {
+		case <-s.fsm.full:
+		case <-s.closed:
+			return
+		}
+		// One that is refused (a configuration is being changed) is tried at the next command.
+		if err := s.await(s.ctx, s.raft.Snapshot()); err != nil {
+			s.cfg.Logger.Debug("no snapshot this time", "err", err)
+			continue
+		}
+		s.fsm.since.Store(0)
 	}
 }
 

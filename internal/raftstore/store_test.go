@@ -343,3 +343,25 @@ func TestLeaderWithHungDiskIsReplaced(t *testing.T) {
 		}
 	}
 }
+
+func TestLogIsCompactedByItself(t *testing.T) {
+	c := newCluster(t, 0)
+	n := c.addWith(func(n *node) { n.every = 20 })
+	for i := range 50 {
+		must(t, c.set(n, "user.x", fmt.Sprint(i)))
+	}
+	for len(snapshotFolders(t, n)) == 0 {
+		must(t, c.set(n, "user.y", "1"))
+	}
+	n.kill()
+	must(t, n.open(false, false))
+	if got := c.get(n, "user.x"); got != "49" {
+		t.Errorf("after the restart: %q", got)
+	}
+}
+
+func snapshotFolders(t *testing.T, n *node) []string {
+	files, err := filepath.Glob(filepath.Join(n.dir, "snapshots", "*", "state.bin"))
+	must(t, err)
+	return files
+}

@@ -47,7 +47,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 }
 
 // stormTime is how long faults go on, in virtual time.
-const stormTime = 20 * time.Second
+const stormTime = 10 * time.Second
 
 // play runs one history: a cluster, clients, faults, and in the end a whole cluster again.
 func play(t *testing.T, seed uint64) *workload {
@@ -143,10 +143,10 @@ func (s *storm) blow() {
 			break
 		}
 	}
-	s.wait(50, 2500)
+	s.wait(100, 1800)
 	s.log += fmt.Sprintf("  %6.3f s: heal\n", time.Since(s.begun).Seconds())
 	s.heal()
-	s.wait(0, 1200)
+	s.wait(0, 500)
 }
 
 func (s *storm) wait(least, most int) {
