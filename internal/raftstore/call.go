@@ -153,8 +153,9 @@ func (s *Store) call(ctx context.Context, id, method string, args, reply any) er
 	case <-s.closed:
 		return errStopped
 	}
+	// A caller that has lost interest says nothing about the connection.
 	var remote rpc.ServerError
-	if err != nil && !errors.As(err, &remote) {
+	if err != nil && !errors.As(err, &remote) && !errors.Is(err, context.Canceled) {
 		cl.drop(c)
 	}
 	return err
