@@ -7,12 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"log/syslog"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
@@ -75,12 +77,11 @@ func runDaemon(o options) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPWR)
 	signal.Ignore(syscall.SIGHUP)
-	d, err := daemon.Start(daemon.Config{
-		Paths:  daemon.DefaultPaths(),
-		Group:  o.group,
-		Timing: timing,
-		Logger: logger,
-	})
+	cfg := daemon.Config{Paths: daemon.DefaultPaths(), Group: o.group, Timing: timing, Logger: logger}
+	if err := useActivation(&cfg); err != nil {
+		return err
+	}
+	d, err := daemon.Start(cfg)
 	if err != nil {
 		return explain(err)
 	}
@@ -94,6 +95,21 @@ func runDaemon(o options) error {
 		notify(logger, sdaemon.SdNotifyStopping)
 	}
 	return explain(d.Err())
+}
+
+// useActivation takes the unix socket from systemd, if systemd opened one.
+func useActivation(cfg *daemon.Config) error {
+	listeners, err := activation.Listeners()
+	if err != nil {
+		return fmt.Errorf("sockets passed by systemd: %w", err)
+	}
+	for _, l := range listeners {
+		if socket, ok := l.(*net.UnixListener); ok {
+			cfg.ListenUnix = func() (net.Listener, error) { return socket, nil }
+			return nil
+		}
+	}
+	return nil
 }
 
 // stop ends the daemon. A polite signal waits for operations, a second signal or an

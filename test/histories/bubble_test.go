@@ -3,6 +3,7 @@ package histories
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"incusd/api"
 	"incusd/client"
 	"incusd/internal/clustertest"
 )
@@ -93,6 +95,30 @@ func adminOf(s *clustertest.Server) *client.Client {
 	return client.Unix("", client.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dial(ctx, s.Host+":1")
 	}})
+}
+
+// TestRevocationBehindAPartitionIsNotDenied: a member that is cut off cannot know that
+// there is no such token. A history showed it doing so (seed 13): who wanted to revoke the
+// token was told that it does not exist, and it stayed valid.
+func TestRevocationBehindAPartitionIsNotDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		c.RequireConverged()
+		leader, far := c.Servers()[0], c.Servers()[2]
+		(&storm{c: c}).isolate(far)
+		token, err := adminOf(leader).CreateJoinToken(c.Context(), "joiner")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := adminOf(far).CancelOperation(c.Context(), token.Operation); !errors.Is(err, api.NoQuorum) {
+			t.Errorf("a member without quorum answered %v, expected %s", err, api.NoQuorum)
+		}
+		c.Net.Heal()
+		c.RequireConverged()
+		for _, s := range c.Servers() {
+			s.Stop()
+		}
+	})
 }
 
 // A storm is a sequence of faults.

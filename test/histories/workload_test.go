@@ -71,7 +71,29 @@ func newWorkload(ctx context.Context, t *testing.T, seed uint64, known *client.C
 	if w.cluster, err = trust.ParseCertificate(server.Environment.Certificate); err != nil {
 		t.Fatal(err)
 	}
+	w.requireTrust(ctx)
 	return w
+}
+
+// requireTrust waits until each member's own replica knows the clients: one that is cut
+// off before refuses them, since it can ask nobody.
+func (w *workload) requireTrust(ctx context.Context) {
+	w.t.Helper()
+	k := w.newWorker(clients)
+	defer k.close()
+	for at, to := range k.admins {
+		for {
+			k.stale = false
+			server, _, err := to.Server(ctx)
+			if err == nil && !k.stale && server.Auth == "trusted" {
+				break
+			}
+			if ctx.Err() != nil {
+				w.t.Fatalf("%s does not let the clients in: %v", w.targets[at].name, err)
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+	}
 }
 
 // start lets the clients act. What it returns stops them and waits for them.
@@ -92,6 +114,7 @@ type worker struct {
 	admins []*client.Client // one for each target
 	// strangers show no certificate, as a server that redeems a token by itself.
 	strangers []*client.Client
+	at        int  // index of the target that is being asked
 	stale     bool // the last answer was
 	writes    int
 }
@@ -109,14 +132,14 @@ func (w *workload) newWorker(id int) *worker {
 func (k *worker) run(ctx context.Context) {
 	defer k.close()
 	for ctx.Err() == nil {
-		at := k.rng.IntN(len(k.targets))
+		k.at = k.rng.IntN(len(k.targets))
 		switch n := k.rng.IntN(10); {
 		case n < 4:
-			k.write(k.admins[at])
+			k.write(k.admins[k.at])
 		case n < 7:
-			k.read(k.admins[at])
+			k.read(k.admins[k.at])
 		default:
-			k.useTokens(at)
+			k.useTokens()
 		}
 		select {
 		case <-time.After(time.Duration(k.rng.Int64N(int64(k.pause)))):
@@ -156,6 +179,10 @@ func (k *worker) read(to *client.Client) {
 	if _, happened := k.answer(err); err != nil || k.stale || !happened {
 		return
 	}
+	if server.Auth != "trusted" {
+		k.t.Errorf("client %d is shown the strangers' face by %s", k.id, k.targets[k.at].name)
+		return
+	}
 	for n := range registers {
 		k.h.key(registerKey(n), k.id, call, read{}, server.Config[registerKey(n)])
 	}
@@ -175,7 +202,7 @@ func (k *worker) answer(err error, own ...api.Reason) (a answer, happened bool) 
 	}
 	var refusal *api.Error
 	if !errors.As(err, &refusal) {
-		k.t.Errorf("client %d: %v", k.id, err)
+		k.t.Errorf("client %d, by %s: %v", k.id, k.targets[k.at].name, err)
 		return open, true
 	}
 	switch {
@@ -186,7 +213,7 @@ func (k *worker) answer(err error, own ...api.Reason) (a answer, happened bool) 
 	case slices.Contains(own, refusal.Reason):
 		return refused(refusal.Reason), true
 	}
-	k.t.Errorf("client %d was refused for a reason that nothing here gives: %s (%v)", k.id, refusal.Reason, err)
+	k.t.Errorf("client %d was refused by %s for a reason that nothing here gives: %q (%v)", k.id, k.targets[k.at].name, string(refusal.Reason), err)
 	return open, true
 }
 
@@ -258,16 +285,16 @@ func (p *tokenPool) add(t *knownToken) error {
 	return nil
 }
 
-func (k *worker) useTokens(at int) {
+func (k *worker) useTokens() {
 	name, token := k.tokens.pick(k.rng)
 	n := k.rng.IntN(20)
 	switch {
 	case token == nil || n < 3:
-		k.issue(k.admins[at], name)
+		k.issue(k.admins[k.at], name)
 	case n < 5:
-		k.revoke(k.admins[at], token)
+		k.revoke(k.admins[k.at], token)
 	default:
-		k.claim(k.strangers[at], token, k.rng.IntN(2))
+		k.claim(k.strangers[k.at], token, k.rng.IntN(2))
 	}
 }
 
@@ -316,6 +343,7 @@ func (w *workload) last() []map[string]bool {
 	defer k.close()
 	marks := make([]map[string]bool, len(w.targets))
 	for at, to := range k.admins {
+		k.at = at
 		k.read(to)
 		for _, token := range w.tokens.known {
 			k.claim(k.strangers[at], token, at%2)
