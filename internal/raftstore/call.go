@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/rpc"
 	"sync"
@@ -58,6 +59,13 @@ type ReadyReply struct {
 	Err     *api.Error
 }
 
+// PeerReply answers who a member is, as of Index.
+type PeerReply struct {
+	Found                bool
+	Address, Fingerprint string
+	Index                uint64
+}
+
 // calls answers other members. Its methods have the form that net/rpc asks for.
 type calls struct {
 	store *Store
@@ -67,16 +75,46 @@ type calls struct {
 
 // Propose takes a command as the leader.
 func (c *calls) Propose(args *ProposeArgs, reply *ProposeReply) error {
-	if m, ok := c.store.fsm.state.View().Member(c.from); ok && m.State == state.MemberJoining && args.Command.Kind != state.KindMemberActivate {
-		reply.Result.Err = api.Errorf(api.NotAuthorized, "a server that has not finished to join may not change the cluster")
+	if err := c.mayPropose(args.Command); err != nil {
+		reply.Result.Err = err
 		return nil
 	}
 	*reply = c.store.lead(c.store.ctx, args.Command)
 	return nil
 }
 
+// mayPropose lets members change everything, a joining server only become a member
+// itself, and nobody else anything: the row may have gone since the connection was opened.
+func (c *calls) mayPropose(cmd state.Command) *api.Error {
+	m, ok := c.store.fsm.state.View().Member(c.from)
+	switch {
+	case ok && m.State == state.MemberActive:
+		return nil
+	case ok && cmd.Kind == state.KindMemberActivate:
+		var body state.MemberActivate
+		if err := json.Unmarshal(cmd.Body, &body); err == nil && body.ID == c.from {
+			return nil
+		}
+	}
+	if _, known := c.store.peer(c.from); known && !ok {
+		return nil // a member that joined while this one was away
+	}
+	return api.Errorf(api.NotAuthorized, "a server that is not a member may not change the cluster")
+}
+
+// known refuses calls of whoever is no member any more.
+func (c *calls) known() error {
+	if _, ok := c.store.peer(c.from); !ok {
+		return api.MemberRemoved
+	}
+	return nil
+}
+
 // ReadIndex answers the index that a linearizable read must have reached.
 func (c *calls) ReadIndex(_ *struct{}, reply *ReadIndexReply) error {
+	if err := c.known(); err != nil {
+		return err
+	}
 	notice, err := c.store.leaderReadIndex(c.store.ctx)
 	if err != nil {
 		reply.Refused = err.Error()
@@ -89,13 +127,16 @@ func (c *calls) ReadIndex(_ *struct{}, reply *ReadIndexReply) error {
 // Term answers this member's current term. A majority of voters still at the
 // leader's term, asked after a read began, proves that nobody else led by then.
 func (c *calls) Term(_ *struct{}, reply *TermReply) error {
+	if err := c.known(); err != nil {
+		return err
+	}
 	reply.Term = c.store.raft.CurrentTerm()
 	return nil
 }
 
 // Commit takes a notice of a commit.
 func (c *calls) Commit(notice *CommitNotice, _ *struct{}) error {
-	if notice.Leader != c.from {
+	if notice.Leader != c.from || c.known() != nil {
 		return errors.New("a notice of another member's commit")
 	}
 	return c.store.learn(c.store.ctx, *notice)
@@ -107,8 +148,27 @@ func (c *calls) Ready(_ *struct{}, reply *ReadyReply) error {
 		reply.Refused = errNotLeader.Error()
 		return nil
 	}
-	if err := c.store.cfg.OnReady(c.store.ctx, c.from); err != nil {
+	ctx, cancel := context.WithTimeout(c.store.ctx, c.store.cfg.Timing.Call)
+	defer cancel()
+	err := c.store.cfg.OnReady(ctx, c.from)
+	switch {
+	case err == nil:
+	case errors.Is(err, api.JoinAborted), errors.Is(err, api.MemberNotFound), errors.Is(err, api.BadRequest):
 		reply.Err = api.AsError(err)
+	default: // the leader changed, or the change took too long: it is asked again
+		reply.Refused = err.Error()
+	}
+	return nil
+}
+
+// Peer tells where a member is and which certificate it has, to one that does not know it.
+func (c *calls) Peer(id *string, reply *PeerReply) error {
+	if err := c.known(); err != nil {
+		return err
+	}
+	reply.Index = c.store.fsm.applied.Load()
+	if m, ok := c.store.fsm.state.View().Member(*id); ok {
+		reply.Found, reply.Address, reply.Fingerprint = true, m.Address, m.Fingerprint
 	}
 	return nil
 }
@@ -125,6 +185,7 @@ type clients struct {
 type client struct {
 	mu      sync.Mutex
 	rpc     *rpc.Client
+	last    time.Time     // of the last answer
 	opening chan struct{} // closed when the attempt under way ends; nil if there is none
 	failed  time.Time     // of the last failed attempt, which failed with err
 	err     error
@@ -136,9 +197,10 @@ const redialPause = 50 * time.Millisecond
 // call asks member id. It blocks until the answer, the end of ctx or of the store, or
 // a bound; the error then does not tell whether the call was carried out, except that
 // errUnreached says it was not.
-func (s *Store) call(ctx context.Context, id, method string, args, reply any) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timing.Call)
+func (s *Store) call(callerCtx context.Context, id, method string, args, reply any) error {
+	ctx, cancel := context.WithTimeout(callerCtx, s.cfg.Timing.Call)
 	defer cancel()
+	began := time.Now()
 	cl := s.clients.get(id)
 	c, err := cl.open(ctx, s, id)
 	if err != nil {
@@ -149,15 +211,21 @@ func (s *Store) call(ctx context.Context, id, method string, args, reply any) er
 	case <-call.Done:
 		err = call.Error
 	case <-ctx.Done():
-		err = ctx.Err()
+		// A caller in a hurry says nothing about the connection. One that has been silent
+		// for the whole bound is dead.
+		if callerCtx.Err() == nil && !cl.answeredSince(began) {
+			cl.drop(c)
+		}
+		return ctx.Err()
 	case <-s.closed:
 		return errStopped
 	}
-	// A caller that has lost interest says nothing about the connection.
 	var remote rpc.ServerError
-	if err != nil && !errors.As(err, &remote) && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.As(err, &remote) {
 		cl.drop(c)
+		return err
 	}
+	cl.answered()
 	return err
 }
 
@@ -190,7 +258,12 @@ func (cl *client) open(ctx context.Context, s *Store, id string) (*rpc.Client, e
 			return nil, cl.err
 		}
 		cl.opening = make(chan struct{})
-		s.wg.Go(func() { cl.dial(s, id) })
+		if !s.spawn(func() { cl.dial(s, id) }) {
+			close(cl.opening)
+			cl.opening, cl.err = nil, errStopped
+			cl.mu.Unlock()
+			return nil, errStopped
+		}
 	}
 	c, opening := cl.rpc, cl.opening
 	cl.mu.Unlock()
@@ -217,13 +290,25 @@ func (cl *client) dial(s *Store, id string) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if err == nil {
-		cl.rpc = rpc.NewClient(s.track(conn))
+		cl.rpc = rpc.NewClient(&boundedConn{s.track(conn, id), s.cfg.Timing.Call})
 	} else {
 		cl.failed = time.Now()
 	}
 	cl.err = err
 	close(cl.opening)
 	cl.opening = nil
+}
+
+func (cl *client) answered() {
+	cl.mu.Lock()
+	cl.last = time.Now()
+	cl.mu.Unlock()
+}
+
+func (cl *client) answeredSince(t time.Time) bool {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.last.After(t)
 }
 
 // drop forgets a connection that failed, so that the next call makes a new one.

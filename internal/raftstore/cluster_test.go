@@ -190,12 +190,7 @@ func (c *cluster) begin(n *node) {
 // join takes a new node through claim, admission and activation.
 func (c *cluster) join(n *node) {
 	c.t.Helper()
-	first := c.nodes[0]
-	hash := "hash-" + n.host
-	c.must(first, state.KindTokenIssue, state.TokenIssue{Token: state.Token{Hash: hash, Secret: "s", Name: n.host,
-		Operation: uuid.NewString(), Fingerprint: "f", Addresses: []string{first.address()}}})
-	c.must(first, state.KindTokenClaim, state.TokenClaim{Hash: hash, Name: n.host, Fingerprint: n.pair.Fingerprint(), Certificate: string(n.pair.CertPEM)})
-	c.must(first, state.KindMemberAdmit, state.MemberAdmit{ID: n.id, Fingerprint: n.pair.Fingerprint(), Name: n.host, Address: n.address(), CommandVersion: state.CommandVersion})
+	c.admit(n)
 	must(c.t, n.open(true, false))
 	ctx := c.ctx()
 	must(c.t, n.store.Ready(ctx))
@@ -204,6 +199,17 @@ func (c *cluster) join(n *node) {
 	c.must(n, state.KindMemberActivate, state.MemberActivate{ID: n.id})
 	leader := c.leader()
 	must(c.t, leader.store.Promote(ctx, n.id))
+}
+
+// admit issues a token for n, claims it and admits n.
+func (c *cluster) admit(n *node) {
+	c.t.Helper()
+	first := c.leader()
+	hash := "hash-" + n.host
+	c.must(first, state.KindTokenIssue, state.TokenIssue{Token: state.Token{Hash: hash, Secret: "s", Name: n.host,
+		Operation: "op-" + n.host, Fingerprint: "f", Addresses: []string{first.address()}}})
+	c.must(first, state.KindTokenClaim, state.TokenClaim{Hash: hash, Name: n.host, Fingerprint: n.pair.Fingerprint(), Certificate: string(n.pair.CertPEM)})
+	c.must(first, state.KindMemberAdmit, state.MemberAdmit{ID: n.id, Fingerprint: n.pair.Fingerprint(), Name: n.host, Address: n.address(), CommandVersion: state.CommandVersion})
 }
 
 // leader waits until some node leads by its own and the others' belief.

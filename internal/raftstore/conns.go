@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/rpc"
 	"sync"
+	"time"
 )
 
 // conns are the open connections of a store, so that closing it ends them.
@@ -16,6 +17,7 @@ type conns struct {
 type trackedConn struct {
 	net.Conn
 	owner *conns
+	peer  string // the member at the other end
 	done  chan struct{}
 	once  sync.Once
 }
@@ -32,8 +34,8 @@ func (c *trackedConn) Close() error {
 	return err
 }
 
-func (s *Store) track(c net.Conn) *trackedConn {
-	t := &trackedConn{Conn: c, owner: &s.conns, done: make(chan struct{})}
+func (s *Store) track(c net.Conn, peer string) *trackedConn {
+	t := &trackedConn{Conn: c, owner: &s.conns, peer: peer, done: make(chan struct{})}
 	s.conns.mu.Lock()
 	closed := s.conns.closed
 	if !closed {
@@ -49,22 +51,63 @@ func (s *Store) track(c net.Conn) *trackedConn {
 	return t
 }
 
+// A boundedConn gives up a write that takes longer than bound: net/rpc writes under a
+// lock, so one stuck message would hold up all calls to that member.
+type boundedConn struct {
+	net.Conn
+	bound time.Duration
+}
+
+func (c *boundedConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.bound)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// closeAll closes all connections, and those to come.
 func (c *conns) closeAll() {
 	c.mu.Lock()
 	c.closed = true
-	all := make([]*trackedConn, 0, len(c.open))
+	c.mu.Unlock()
+	c.closeIf(func(string) bool { return true })
+}
+
+// closeIf closes the connections with the peers that match names.
+func (c *conns) closeIf(match func(peer string) bool) {
+	c.mu.Lock()
+	var chosen []*trackedConn
 	for t := range c.open {
-		all = append(all, t)
+		chosen = append(chosen, t)
 	}
 	c.mu.Unlock()
-	for _, t := range all {
-		t.Close()
+	for _, t := range chosen {
+		if match(t.peer) {
+			t.Close()
+		}
+	}
+}
+
+// watchPeers closes the connections of whoever is no member any more, as soon as the
+// tables say so: a key that was let in must not outlive its row.
+func (s *Store) watchPeers() {
+	for {
+		view := s.fsm.state.View()
+		s.conns.closeIf(func(peer string) bool {
+			_, known := s.peer(peer)
+			return !known
+		})
+		select {
+		case <-view.WatchMembers():
+		case <-s.closed:
+			return
+		}
 	}
 }
 
 // serveStream answers an incoming connection until it ends.
 func (s *Store) serveStream(st *stream, h hello) {
-	conn := s.track(st)
+	conn := s.track(st, h.From)
 	defer conn.Close()
 	switch h.Purpose {
 	case purposeRaft:
@@ -78,6 +121,6 @@ func (s *Store) serveStream(st *stream, h hello) {
 		if err := srv.RegisterName(callService, &calls{store: s, from: h.From}); err != nil {
 			panic(err) // it has the form that net/rpc wants
 		}
-		srv.ServeConn(conn)
+		srv.ServeConn(&boundedConn{conn, s.cfg.Timing.Call})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"incusd/api"
 )
@@ -64,29 +66,76 @@ func openDisk(cfg *Config) (*disk, error) {
 	return d, nil
 }
 
-func (d *disk) openLog() (err error) {
+func (d *disk) openLog() error {
 	path := logFile(d.dir)
-	defer func() {
-		if p := recover(); p != nil { // bbolt panics on some damaged pages
-			err = api.Errorf(api.StoreDamaged, "The replicated store is damaged: %s: %v", path, p)
-		}
-	}()
+	if err := verifyLog(path); err != nil {
+		return logError(path, err)
+	}
+	var err error
 	d.db, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
 		Timeout:        lockTime,
 	}})
+	if err != nil {
+		return logError(path, err)
+	}
+	if err := d.checkFormat(); err != nil {
+		d.close()
+		return err
+	}
+	return nil
+}
+
+// logError tells damage from what the machine lacks.
+func logError(path string, err error) error {
+	var errno syscall.Errno
 	switch {
-	case err == nil:
-		return d.checkFormat()
-	case errors.Is(err, bbolt.ErrTimeout):
-		return api.Errorf(api.AddressInUse, "%s is in use by another process", path).
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return api.Errorf(api.Conflict, "%s is in use by another process", path).
 			WithHint("stop the other incusd that runs with this INCUS_DIR")
-	case isDiskFull(err), errors.Is(err, os.ErrPermission):
+	case errors.As(err, &errno):
 		return diskError("open the log", err)
 	default:
 		return api.Errorf(api.StoreDamaged, "The replicated store is damaged: %s: %v", path, err)
 	}
+}
+
+// verifyLog walks through the file once before it is opened for work. bbolt, told not to
+// keep its free list (which halves the cost of a commit), looks for free pages in a
+// goroutine of its own, where a damaged page would end the process.
+func verifyLog(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil // a new one
+	}
+	if err != nil {
+		return err
+	}
+	return guard(func() error {
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTime})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+				return b.ForEach(func(_, _ []byte) error { return nil })
+			})
+		})
+	})
+}
+
+// guard turns what bbolt does about a damaged file, a panic or a wild pointer into its
+// mapping, into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v", p)
+		}
+	}()
+	return f()
 }
 
 func (d *disk) checkFormat() error {

@@ -29,7 +29,9 @@ type fsm struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every step
-	failed  bool
+	// failed is set when an entry could not be applied. Only Raft's FSM goroutine, and
+	// the replay before it, touch it.
+	failed bool
 }
 
 var (
@@ -94,17 +96,28 @@ func (f *fsm) apply(l *raft.Log) any {
 // StoreConfiguration implements raft.ConfigurationStore: who votes is part of what
 // members show, and so of the tables.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
+	if index <= f.applied.Load() {
+		return // known from the replay at start, and perhaps superseded
+	}
 	servers := make([]state.Server, len(c.Servers))
 	for i, s := range c.Servers {
 		servers[i] = state.Server{ID: string(s.ID), Voter: s.Suffrage == raft.Voter}
 	}
 	f.state.SetServers(servers)
 	f.store.transport.setServers(servers)
-	f.applied.Store(max(index, f.applied.Load()))
+	f.applied.Store(index)
 }
 
 // Snapshot implements raft.FSM. It takes a view, so writers are never held up.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.state.View()}, nil }
+//
+// After a failure Raft counts entries as applied that the tables do not hold. A snapshot
+// would hide the gap for ever.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.failed {
+		return nil, errStopped
+	}
+	return snapshot{f.state.View()}, nil
+}
 
 // Restore implements raft.FSM.
 func (f *fsm) Restore(r io.ReadCloser) error {

@@ -184,6 +184,9 @@ func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *api.Error) {
 		return nil, api.Errorf(api.MemberNotFound, "this server is not member %s of cluster %s", h.To, h.Cluster)
 	}
 	peer, ok := s.peer(h.From)
+	if !ok {
+		s.askAbout(h.From)
+	}
 	if !ok || fingerprint == "" || peer.Fingerprint != fingerprint {
 		return nil, api.Errorf(api.MemberRemoved, "the certificate %.12s is not that of a member of this cluster", fingerprint)
 	}

@@ -90,7 +90,7 @@ func (s *Store) watchLeader() {
 		case <-seen:
 		case <-tick.C:
 			if id != "" && !s.caughtUp.Load() {
-				s.wg.Go(s.catchUpOnce)
+				s.spawn(s.catchUpOnce)
 			}
 		case <-s.closed:
 			return
@@ -152,12 +152,14 @@ func (s *Store) startLeading() (stop func()) {
 	s.leadership.mu.Lock()
 	s.leadership.term, s.leadership.ended = term, ended
 	s.leadership.mu.Unlock()
-	s.setLeader(s.cfg.ID)
+	if s.leads(term) {
+		s.setLeader(s.cfg.ID)
+	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	var wg sync.WaitGroup
+	s.transport.forgetMatches()
 	wg.Go(func() {
-		if err := s.declare(ctx, term); err != nil {
-			s.cfg.Logger.Warn("could not begin to lead", "term", term, "err", err)
+		if !s.declareUntilDone(ctx, term) {
 			return
 		}
 		if s.cfg.OnLeader != nil {
@@ -171,6 +173,23 @@ func (s *Store) startLeading() (stop func()) {
 		s.leadership.mu.Unlock()
 		cancel()
 		wg.Wait()
+	}
+}
+
+// declareUntilDone tells whether declare succeeded before this member stopped leading.
+// A disk that was slow for a moment must not leave a leader that can do nothing.
+func (s *Store) declareUntilDone(ctx context.Context, term uint64) bool {
+	for {
+		err := s.declare(ctx, term)
+		if err == nil {
+			return true
+		}
+		s.cfg.Logger.Warn("could not begin to lead", "term", term, "err", err)
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -209,8 +228,8 @@ func (s *Store) notifyPeers() {
 		start := !n.running
 		n.running, n.again = true, n.running
 		s.noticeMu.Unlock()
-		if start {
-			s.wg.Go(func() { s.sendNotices(srv.ID, n) })
+		if start && !s.spawn(func() { s.sendNotices(srv.ID, n) }) {
+			return
 		}
 	}
 }
@@ -223,9 +242,11 @@ func (s *Store) sendNotices(id string, n *notice) {
 	for {
 		if last, _ := s.transport.lastAnswer(id); time.Since(last) < s.cfg.Timing.Election*2 {
 			term := s.raft.CurrentTerm()
-			// As in leaderReadIndex: only when a command of this term is applied.
-			if s.leads(term) && s.fsm.state.View().Term() == term {
-				msg := CommitNotice{Leader: s.cfg.ID, Term: term, Index: s.fsm.applied.Load(), EntryTerm: term}
+			// As in leaderReadIndex: a command of this term is applied before the index is read,
+			// and this member still led after it was. Else the index may be another leader's.
+			ready := s.fsm.state.View().Term() == term
+			msg := CommitNotice{Leader: s.cfg.ID, Term: term, Index: s.fsm.applied.Load(), EntryTerm: term}
+			if ready && s.leads(term) {
 				if err := s.call(s.ctx, id, "Commit", &msg, &struct{}{}); err != nil {
 					s.cfg.Logger.Debug("commit notice not delivered", "member", id, "err", err)
 				}

@@ -140,6 +140,10 @@ func (s *Store) lead(ctx context.Context, cmd state.Command) ProposeReply {
 	if !s.IsLeader() {
 		return ProposeReply{Refused: errNotLeader.Error()}
 	}
+	// An entry that this build cannot apply would stop every member, at every start.
+	if err := state.Check(&cmd); err != nil {
+		return ProposeReply{Result: state.Result{Err: api.AsError(err)}}
+	}
 	p := &proposal{cmd: cmd, done: make(chan ProposeReply, 1)}
 	select {
 	case s.proposals <- p:
@@ -234,7 +238,7 @@ func (s *Store) append(batch []*proposal, release func()) {
 		return
 	}
 	future := s.raft.Apply(entry, s.cfg.Timing.Call)
-	s.wg.Go(func() {
+	s.spawn(func() {
 		defer release()
 		s.answer(batch, future)
 	})

@@ -124,8 +124,7 @@ func (s *Store) joinRound(ctx context.Context) (CommitNotice, error) {
 		r = &readRound{done: make(chan struct{})}
 		s.nextRound = r
 		if !s.roundRuns {
-			s.roundRuns = true
-			s.wg.Go(s.runRounds)
+			s.roundRuns = s.spawn(s.runRounds)
 		}
 	}
 	s.roundMu.Unlock()
@@ -187,7 +186,15 @@ func (s *Store) confirm(ctx context.Context) (CommitNotice, error) {
 // may be on its way still, so the word that it is committed is given again.
 func (s *Store) catchUp(ctx context.Context, n CommitNotice) error {
 	const again = 3 * time.Millisecond
+	changed := s.leaderChanged()
 	for {
+		select {
+		case <-changed:
+			// What a deposed leader said is still true, but repeating it would keep this
+			// member from voting for the next.
+			return errors.New("the leader changed")
+		default:
+		}
 		if err := s.learn(ctx, n); err != nil {
 			return err
 		}
@@ -262,7 +269,7 @@ func (s *Store) askTerms(ctx context.Context, ids []string, term uint64, need in
 	ctx, cancel := context.WithCancel(ctx)
 	answers := make(chan bool, len(ids))
 	for _, id := range ids {
-		s.wg.Go(func() {
+		s.spawn(func() {
 			var reply TermReply
 			err := s.call(ctx, id, "Term", &struct{}{}, &reply)
 			answers <- err == nil && reply.Term == term

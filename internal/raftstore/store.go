@@ -23,7 +23,10 @@ type Store struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 	failure   chan error
-	wg        sync.WaitGroup
+	// spawnMu keeps wg from growing once shutdown waits for it.
+	spawnMu  sync.Mutex
+	stopping bool
+	wg       sync.WaitGroup
 
 	disk      *disk
 	log       *guardedLog
@@ -36,6 +39,8 @@ type Store struct {
 	// they alone say who is a member.
 	caughtUp   atomic.Bool
 	leadership leadership
+
+	hints peerHints
 
 	proposals chan *proposal
 	roundMu   sync.Mutex
@@ -102,9 +107,10 @@ func (s *Store) start() error {
 		}
 	}
 	if s.raft, err = raft.NewRaft(conf, s.fsm, cached, stable, s.disk.snapshots, s.transport); err != nil {
-		return api.Errorf(api.StoreDamaged, "The replicated store is damaged: %s: %v", s.cfg.Dir, err)
+		return logError(s.cfg.Dir, err)
 	}
 	s.wg.Go(s.watchLeader)
+	s.wg.Go(s.watchPeers)
 	s.wg.Go(func() { s.watchOwnLeadership(notify) })
 	s.wg.Go(s.fold)
 	s.wg.Go(s.saveHints)
@@ -239,10 +245,9 @@ func (s *Store) compact() {
 		case <-s.closed:
 			return
 		}
-		// One that is refused (a configuration is being changed) is tried at the next command.
+		// One that is refused (a configuration is being changed) is tried again later.
 		if err := s.await(s.ctx, s.raft.Snapshot()); err != nil {
 			s.cfg.Logger.Debug("no snapshot this time", "err", err)
-			continue
 		}
 		s.fsm.since.Store(0)
 	}
@@ -256,6 +261,10 @@ func (s *Store) ClusterID() string { return s.cfg.ClusterID }
 
 // Dir is the replica's folder.
 func (s *Store) Dir() string { return s.cfg.Dir }
+
+// Synced tells whether this replica has seen the cluster's present at least once since
+// it was opened. Before that its tables may lack whole members.
+func (s *Store) Synced() bool { return s.caughtUp.Load() }
 
 // Failed yields the reason, once, when this member had to stop: a disk that cannot be
 // written, or an entry that this version cannot apply. The store must then be closed.
@@ -306,6 +315,9 @@ func (s *Store) shutdown() error {
 		if s.raft != nil {
 			done = s.raft.Shutdown()
 		}
+		s.spawnMu.Lock()
+		s.stopping = true
+		s.spawnMu.Unlock()
 		close(s.closed)
 		s.cancel()
 		s.conns.closeAll()
@@ -320,22 +332,33 @@ func (s *Store) shutdown() error {
 	return err
 }
 
+// spawn runs f in a goroutine that Close waits for. It refuses once the store is closing.
+func (s *Store) spawn(f func()) bool {
+	s.spawnMu.Lock()
+	defer s.spawnMu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.wg.Go(f)
+	return true
+}
+
 // peer finds a member for a connection. The tables decide; until they have caught up
-// with a leader, what was known before counts as well.
+// with a leader, what was known before counts as well, and about those whose row is
+// still to come, what another member told.
 func (s *Store) peer(id string) (Peer, bool) {
 	view := s.fsm.state.View()
 	if m, ok := view.Member(id); ok && m.Address != "" {
 		return Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}, true
 	}
-	if s.caughtUp.Load() {
-		return Peer{}, false
-	}
-	for _, p := range s.cfg.Peers {
-		if p.ID == id {
-			return p, true
+	if !s.caughtUp.Load() {
+		for _, p := range s.cfg.Peers {
+			if p.ID == id {
+				return p, true
+			}
 		}
 	}
-	return Peer{}, false
+	return s.hints.get(id, s.fsm.applied.Load())
 }
 
 // peerIDs lists all members known, other than this one.

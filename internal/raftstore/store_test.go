@@ -1,6 +1,7 @@
 package raftstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
 
 	"incusd/api"
 	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
 )
 
 func TestWriteOnAnyMemberIsSeenOnAllAtOnce(t *testing.T) {
@@ -249,6 +252,18 @@ func TestMissingOrDamagedFilesAreRefusedAndNeverReset(t *testing.T) {
 	damage := map[string]func(t *testing.T, n *node){
 		"log missing": func(t *testing.T, n *node) { must(t, os.Remove(filepath.Join(n.dir, "raft.db"))) },
 		"log cut off": func(t *testing.T, n *node) { must(t, os.Truncate(filepath.Join(n.dir, "raft.db"), 100)) },
+		"log with a damaged page": func(t *testing.T, n *node) {
+			f, err := os.OpenFile(filepath.Join(n.dir, "raft.db"), os.O_WRONLY, 0)
+			must(t, err)
+			defer f.Close()
+			for page := int64(2); page < 8; page++ {
+				_, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, 4096), page*4096)
+				must(t, err)
+			}
+		},
+		"log cut in the middle": func(t *testing.T, n *node) {
+			must(t, os.Truncate(filepath.Join(n.dir, "raft.db"), 3*4096))
+		},
 		"log overwritten": func(t *testing.T, n *node) {
 			must(t, os.WriteFile(filepath.Join(n.dir, "raft.db"), make([]byte, 64<<10), 0o600))
 		},
@@ -364,4 +379,91 @@ func snapshotFolders(t *testing.T, n *node) []string {
 	files, err := filepath.Glob(filepath.Join(n.dir, "snapshots", "*", "state.bin"))
 	must(t, err)
 	return files
+}
+
+func TestMemberThatIsNoneAnyMoreLosesItsOpenConnections(t *testing.T) {
+	c := newCluster(t, 1)
+	first := c.nodes[0]
+	pair, err := trust.Generate(trust.Server)
+	must(t, err)
+	n := &node{t: t, c: c, host: "m2", id: uuid.NewString(), pair: pair, dir: filepath.Join(t.TempDir(), "r"), peers: c.peers()}
+	c.nodes = append(c.nodes, n)
+	t.Cleanup(n.close)
+	c.admit(n)
+	must(t, n.open(true, false))
+	must(t, n.store.Ready(c.ctx()))
+	if _, err := n.store.Read(c.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, c.set(n, "user.x", "joining"), api.NotAuthorized)
+	other := command(t, state.KindMemberActivate, state.MemberActivate{ID: first.id})
+	_, err = n.store.Propose(c.ctx(), other)
+	wantReason(t, err, api.NotAuthorized)
+
+	c.must(first, state.KindTokenRevoke, state.TokenRevoke{Operation: "op-m2"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = n.store.Propose(ctx, command(t, state.KindConfigSet, state.ConfigSet{Set: map[string]string{"user.x": "revoked"}}))
+	if err == nil {
+		t.Fatal("a revoked server changed the cluster")
+	}
+	if got := c.get(first, "user.x"); got != "" {
+		t.Errorf("the change was made: %q", got)
+	}
+}
+
+func TestReturningMemberFindsALeaderThatJoinedMeanwhile(t *testing.T) {
+	c := newCluster(t, 3)
+	away := c.nodes[2]
+	away.kill()
+	d := c.add()
+	for c.leader() != d {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := c.leader().store.TransferLeadership(ctx, d.id); err != nil {
+			t.Log(err)
+		}
+		cancel()
+	}
+	must(t, c.set(d, "user.x", "news"))
+	must(t, away.open(false, false))
+	if got := c.get(away, "user.x"); got != "news" {
+		t.Errorf("the returning member reads %q", got)
+	}
+}
+
+func TestMemberThatMissedAnEntryTakesNoSnapshot(t *testing.T) {
+	c := newCluster(t, 1)
+	n := c.nodes[0]
+	bad := command(t, state.KindConfigSet, state.ConfigSet{Set: map[string]string{"user.x": "1"}})
+	bad.Version = 99
+	_, err := n.store.Propose(c.ctx(), bad)
+	wantReason(t, err, api.StoreTooNew) // refused before it reaches the log
+	must(t, c.set(n, "user.x", "2"))
+}
+
+func TestHurriedCallersLeaveTheConnectionAlone(t *testing.T) {
+	c := newCluster(t, 3)
+	l, f := c.leader(), c.follower()
+	c.net.Delay(l.host, f.host, 15*time.Millisecond)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			_, _ = f.store.Propose(ctx, command(t, state.KindConfigSet, state.ConfigSet{Set: map[string]string{"user.h": "1"}}))
+			cancel()
+		}
+	})
+	for i := range 10 {
+		if err := c.set(f, "user.patient", fmt.Sprint(i)); err != nil {
+			t.Errorf("a patient writer: %v", err)
+		}
+	}
+	close(stop)
+	wg.Wait()
 }

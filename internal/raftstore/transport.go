@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -93,6 +94,25 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		t.awaitAnswer(string(id), args.Term)
 	}
 	return err
+}
+
+// InstallSnapshot implements raft.Transport. Like a failed append, a failed snapshot is
+// tried again when the peer answers, not when Raft's back-off ends.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
+	if err != nil {
+		t.awaitAnswer(string(id), args.Term)
+	}
+	return err
+}
+
+// forgetMatches begins a term: what was matched in an earlier one may be gone.
+func (t *transport) forgetMatches() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.peers {
+		c.match = 0
+	}
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -245,7 +265,7 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, err
 	}
-	return l.store.track(conn), nil
+	return l.store.track(conn, string(address)), nil
 }
 
 // idAddr is a member ID as a net.Addr.

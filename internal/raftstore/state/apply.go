@@ -156,22 +156,27 @@ func decodeSteps(entry []byte) ([]step, error) {
 	}
 	steps := make([]step, len(cmds))
 	for i := range cmds {
-		cmd := &cmds[i]
-		versions, known := kinds[cmd.Kind]
-		if !known || cmd.Version > len(versions) {
-			return nil, api.Errorf(api.StoreTooNew, "the log has a command %q version %d, this build knows none newer than %d of it; "+
-				"install the version of incusd that the other members run", cmd.Kind, cmd.Version, len(versions))
+		if steps[i], err = decodeStep(&cmds[i]); err != nil {
+			return nil, err
 		}
-		if cmd.Version < 1 {
-			return nil, api.Errorf(api.StoreDamaged, "command %q has version %d, versions count from 1", cmd.Kind, cmd.Version)
-		}
-		do, err := versions[cmd.Version-1].decode(cmd.Body)
-		if err != nil {
-			return nil, api.Errorf(api.StoreDamaged, "the body of command %q version %d cannot be read: %v", cmd.Kind, cmd.Version, err)
-		}
-		steps[i] = step{cmd, do}
 	}
 	return steps, nil
+}
+
+func decodeStep(cmd *Command) (step, error) {
+	versions, known := kinds[cmd.Kind]
+	if !known || cmd.Version > len(versions) {
+		return step{}, api.Errorf(api.StoreTooNew, "the log has a command %q version %d, this build knows none newer than %d of it; "+
+			"install the version of incusd that the other members run", cmd.Kind, cmd.Version, len(versions))
+	}
+	if cmd.Version < 1 {
+		return step{}, api.Errorf(api.StoreDamaged, "command %q has version %d, versions count from 1", cmd.Kind, cmd.Version)
+	}
+	do, err := versions[cmd.Version-1].decode(cmd.Body)
+	if err != nil {
+		return step{}, api.Errorf(api.StoreDamaged, "the body of command %q version %d cannot be read: %v", cmd.Kind, cmd.Version, err)
+	}
+	return step{cmd, do}, nil
 }
 
 // counts are the sizes of tables that have a limit. They follow from the records.

@@ -68,3 +68,10 @@ func decodeStrict(data []byte, into any) error {
 	}
 	return nil
 }
+
+// Check tells whether this build can apply c. It fails with api.StoreTooNew for a kind or
+// version that it does not know, and with api.StoreDamaged for a body that it cannot read.
+func Check(c *Command) error {
+	_, err := decodeStep(c)
+	return err
+}

@@ -52,7 +52,7 @@ func (c *chaos) draw(v *View) (string, any) {
 			Addresses: []string{"a"}, CreatedAt: c.now, ExpiresAt: c.now.Add(3 * time.Hour),
 		}}
 	case 3, 4, 5:
-		b := TokenClaim{Hash: c.hash(), Name: c.name(), Fingerprint: c.fp(), Certificate: "cert"}
+		b := TokenClaim{Hash: c.hash(), Name: c.name(), Fingerprint: c.fp(), Certificate: "cert", Proved: c.pick(2) == 0}
 		if list := tokenTable.list(v.txn, "name"); len(list) > 0 && c.pick(4) != 0 {
 			t := list[c.pick(len(list))]
 			b.Hash, b.Name = t.Hash, t.Name

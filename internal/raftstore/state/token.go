@@ -185,6 +185,11 @@ func (tx *transaction) checkClaim(t *Token, b *TokenClaim) error {
 	if t.ClaimedBy != b.Fingerprint && t.ClaimHolds(tx.now) {
 		return refuse(api.TokenClaimed)
 	}
+	other, ok := claimedToken(tx.Txn, b.Fingerprint)
+	if ok && other.Hash != t.Hash && other.ClaimHolds(tx.now) && !b.Proved {
+		return api.Errorf(api.CertTaken, "The server with this certificate is redeeming another join token").
+			WithHint("join from that server itself, or wait until its other attempt has ended")
+	}
 	return nil
 }
 

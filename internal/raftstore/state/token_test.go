@@ -144,6 +144,36 @@ func TestTokenClaimEndsTheServersJoinUnderAnotherToken(t *testing.T) {
 	w.refused(api.JoinAborted, KindMemberActivate, MemberActivate{ID: "idA"})
 }
 
+// Certificates are public: whoever has some token must not end another server's join.
+func TestUnprovedTokenClaimLeavesTheServersOtherClaim(t *testing.T) {
+	w := newCluster(t)
+	w.issue("t2", "node2")
+	w.issue("t3", "node3")
+	unproved := claimBody("t3", "node3", "fp")
+	unproved.Proved = false
+
+	w.claim("t2", "node2", "fp")
+	w.refused(api.CertTaken, KindTokenClaim, unproved)
+	w.admit("idA", "node2", "fp")
+	w.now = w.now.Add(ClaimTime)
+	w.refused(api.CertTaken, KindTokenClaim, unproved)
+	w.free("t3")
+	w.must(KindMemberActivate, MemberActivate{ID: "idA"})
+}
+
+func TestUnprovedTokenClaimTakesTheOneThatRanOut(t *testing.T) {
+	w := newCluster(t)
+	w.issue("t2", "node2")
+	w.issue("t3", "node3")
+	w.claim("t2", "node2", "fp")
+	w.now = w.now.Add(ClaimTime)
+	unproved := claimBody("t3", "node3", "fp")
+	unproved.Proved = false
+	w.must(KindTokenClaim, unproved)
+	w.must(KindTokenClaim, unproved)
+	w.free("t2")
+}
+
 func TestTokenOfRacingJoinersAdmitsOne(t *testing.T) {
 	w := newCluster(t)
 	w.issue("t", "node2")

@@ -323,12 +323,16 @@ type TokenIssue struct {
 }
 
 // TokenClaim is the body of "token.claim", version 1. Its result is the Token without Secret.
-// A claim of the same server on another token is released, and a join under it ended.
+// If Proved, a claim of the same server on another token is released, and a join under it
+// ended; else such a claim stands, and CertTaken refuses this one.
 type TokenClaim struct {
 	Hash        string `json:"hash"`
 	Name        string `json:"name"`
 	Fingerprint string `json:"fingerprint"`
 	Certificate string `json:"certificate"`
+	// Proved is true if whoever claims proved to have the certificate's key. Certificates
+	// are public: without it, any token would end any other server's join.
+	Proved bool `json:"proved,omitempty"`
 }
 
 // TokenRevoke is the body of "token.revoke", version 1. A join under the token is aborted.
