@@ -116,8 +116,21 @@ func CompactAfter(n uint64) func(*Server) { return func(s *Server) { s.every = n
 // Address is where the server is reached by others.
 func (s *Server) Address() string { return s.Host + ":8443" }
 
-// Dir is the state directory.
-func (s *Server) Dir() string { return s.dir }
+// Ended waits until the daemon has stopped by itself and returns the reason.
+func (s *Server) Ended() error {
+	s.mu.Lock()
+	d := s.daemon
+	s.mu.Unlock()
+	if d == nil {
+		return errors.New("the server does not run")
+	}
+	select {
+	case <-d.Done():
+		return d.Err()
+	case <-s.C.Context().Done():
+		return errors.New("the daemon goes on")
+	}
+}
 
 // Runs tells whether the server runs.
 func (s *Server) Runs() bool {
