@@ -354,7 +354,7 @@ func (b *bed) issue(name string) *state.Token {
 // claim redeems a new token for a server's certificate.
 func (b *bed) claim(name string, cert *x509.Certificate) {
 	b.t.Helper()
-	if _, err := b.server.cfg.Tokens.Claim(context.Background(), tokens.Text(b.issue(name)), cert, nil); err != nil {
+	if _, err := b.server.cfg.Tokens.Claim(context.Background(), tokens.Text(b.issue(name)), cert, true, nil); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -408,6 +408,7 @@ type request struct {
 	cert     *x509.Certificate
 	stranger bool
 	header   map[string]string
+	from     string // the remote address
 }
 
 // do sends a request and returns the answer.
@@ -428,6 +429,9 @@ func (b *bed) do(req request) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(b.ctx, req.method, "http://unix.socket"+req.path, body)
 	for key, value := range req.header {
 		r.Header.Set(key, value)
+	}
+	if req.from != "" {
+		r.RemoteAddr = req.from
 	}
 	listener := UnixListener
 	if req.cert != nil || req.stranger {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"crypto/x509"
-	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -107,7 +106,7 @@ func (s *Server) recognize(ctx context.Context, c *caller) {
 	if view := s.cfg.Store.Local(); view != nil && c.identify(view, now) {
 		return
 	}
-	if !s.lookups.Allow() {
+	if !s.limits.lookup(c) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
@@ -227,12 +226,3 @@ func (c *caller) mayUse(project string) error {
 
 // same compares in a time that does not tell where two texts differ.
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
-
-// hostOf is an address without its port.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
-}

@@ -186,11 +186,29 @@ func TestStrangersCannotMakeTheLeaderWorkAtWill(t *testing.T) {
 	b := newCluster(t, "node1")
 	stranger := newPair(t, trust.Client).Cert
 	b.store.reads = 0
-	for range 10 * lookupBurst {
+	for range 1000 {
 		b.kindOf(stranger, nil)
 	}
-	if b.store.reads > 2*lookupBurst {
-		t.Errorf("the leader was asked %d times", b.store.reads)
+	if b.store.reads > 2*keyLookups.burst {
+		t.Errorf("the leader was asked %d times for one key", b.store.reads)
+	}
+	for range sourceLookups.burst + 10 {
+		b.kindOf(newPair(t, trust.Client).Cert, nil)
+	}
+	if b.store.reads > 2*sourceLookups.burst {
+		t.Errorf("the leader was asked %d times by one stranger", b.store.reads)
+	}
+}
+
+func TestStrangerDoesNotKeepOthersFromBeingFound(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.store.behind = b.store.view()
+	cert := b.trustClient(false) // not in what this member knows
+	for range allLookups.burst + 50 {
+		b.do(request{method: "GET", path: "/1.0", cert: newPair(t, trust.Client).Cert, from: "192.0.2.1:1"})
+	}
+	if w := b.do(request{method: "GET", path: "/1.0/cluster", cert: cert, from: "192.0.2.2:1"}); w.Code != http.StatusOK {
+		t.Errorf("got %s", w.Body)
 	}
 }
 
@@ -276,6 +294,9 @@ func TestRestrictedClientSeesItsProjectsOnly(t *testing.T) {
 		t.Errorf("projects outside: %v", got)
 	}
 	server := metadata[map[string]any](t, b.do(request{method: "GET", path: "/1.0", cert: inside}), 200)
+	if tag := b.do(request{method: "GET", path: "/1.0", cert: inside}).Header().Get("ETag"); tag != "" {
+		t.Error("the ETag of the configuration is shown to a restricted client")
+	}
 	if config, ok := server["config"].(map[string]any); !ok || len(config) != 0 {
 		t.Errorf("configuration shown to a restricted client: %v", server["config"])
 	}

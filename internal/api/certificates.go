@@ -101,9 +101,6 @@ func (s *Server) certificateDelete(c *call) (reply, error) {
 // join token redeems it for a server's certificate; without one an administrator adds
 // a client's.
 func (s *Server) certificatesPost(c *call) (reply, error) {
-	if !c.caller.admin() && !s.redeems.Allow() {
-		return reply{}, api.Errorf(api.TooMany, "Too many attempts to redeem a token")
-	}
 	req, err := decode[api.CertificatesPost](c)
 	if err != nil {
 		return reply{}, err
@@ -143,6 +140,9 @@ func (s *Server) redeem(c *call, req *api.CertificatesPost) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if err := s.useOf(c, token.Secret); err != nil {
+		return reply{}, err
+	}
 	if req.Type != "" && req.Type != api.CertificateServer {
 		return reply{}, api.Errorf(api.NotAuthorized, "A join token admits a server certificate, not one of type %q", req.Type)
 	}
@@ -156,7 +156,8 @@ func (s *Server) redeem(c *call, req *api.CertificatesPost) (reply, error) {
 	if err := s.refuseTrusted(c.Context(), token, trust.Fingerprint(cert)); err != nil {
 		return reply{}, err
 	}
-	if _, err := s.cfg.Tokens.Claim(c.Context(), token, cert, c.caller.requestor()); err != nil {
+	proved := trust.Same(c.caller.certificate, cert)
+	if _, err := s.cfg.Tokens.Claim(c.Context(), token, cert, proved, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
 	return created(resource("certificates", trust.Fingerprint(cert))), nil

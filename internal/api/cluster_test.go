@@ -176,7 +176,11 @@ func TestMembers(t *testing.T) {
 		if got := get[api.ClusterMember](b, "/1.0/cluster/members/node2"); got.Config["user.x"] != "1" {
 			t.Errorf("got %+v", got)
 		}
-		wantRefusal(t, b.do(put), 412, api.PreconditionFail, "")
+		now := strings.Trim(b.do(request{method: "GET", path: put.path}).Header().Get("ETag"), `"`)
+		text := "ETag doesn't match: " + now + " vs " + strings.Trim(header["If-Match"], `"`)
+		wantRefusal(t, b.do(put), 412, api.PreconditionFail, text)
+		put.method = "PATCH"
+		wantRefusal(t, b.do(put), 412, api.PreconditionFail, text)
 	})
 	t.Run("patch leaves alone what it does not name", func(t *testing.T) {
 		patch := request{method: "PATCH", path: "/1.0/cluster/members/node2", body: `{"config":{"user.y":2},"description":"blue"}`}

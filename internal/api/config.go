@@ -56,7 +56,7 @@ type Store interface {
 // Tokens issues and redeems join tokens.
 type Tokens interface {
 	Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
-	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, requestor *api.EventRequestor) (*state.Token, error)
+	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 	Revoke(ctx context.Context, operation string, requestor *api.EventRequestor) error
 }
 

@@ -5,7 +5,8 @@ import (
 )
 
 // Storage, networks and instances are not part of this version: their lists are true
-// and empty. The project and the profile that are built in are read-only.
+// and empty. The project and the profile that are built in can be set to what they are,
+// as the dialogue of upstream's client does, and to nothing else.
 
 // nothing lists what there is none of.
 func nothing(_ *Server, c *call) (reply, error) {
@@ -58,16 +59,28 @@ func (s *Server) projectsGet(c *call) (reply, error) {
 	return reply{metadata: list}, err
 }
 
+// findProject returns the project that the path names.
+func findProject(c *call) (api.Project, error) {
+	p := defaultProject()
+	if c.name("name") != p.Name {
+		return p, api.Errorf(api.NotFound, "Project not found")
+	}
+	return p, nil
+}
+
+// projectTag is what the ETag of a project is made from.
+func projectTag(p api.Project) any { return []any{p.Description, p.Config} }
+
 // projectGet shows a project: GET /1.0/projects/NAME.
 func (s *Server) projectGet(c *call) (reply, error) {
 	if err := c.caller.mayUse(c.name("name")); err != nil {
 		return reply{}, err
 	}
-	p := defaultProject()
-	if c.name("name") != p.Name {
-		return reply{}, api.Errorf(api.NotFound, "Project not found")
+	p, err := findProject(c)
+	if err != nil {
+		return reply{}, err
 	}
-	return reply{metadata: p}.tag([]any{p.Description, p.Config}), nil
+	return reply{metadata: p}.tag(projectTag(p)), nil
 }
 
 // profilesGet lists the profiles of a project: GET /1.0/profiles.
@@ -84,15 +97,24 @@ func (s *Server) profilesGet(c *call) (reply, error) {
 	return reply{metadata: list}, err
 }
 
+// findProfile returns the profile that the path names.
+func findProfile(c *call) (api.Profile, error) {
+	p := defaultProfile()
+	scope, err := c.projects()
+	if err == nil && (c.name("name") != p.Name || !scope.includes(p.Project)) {
+		err = api.Errorf(api.NotFound, "Fetch profile: Profile not found")
+	}
+	return p, err
+}
+
+// profileTag is what the ETag of a profile is made from.
+func profileTag(p api.Profile) any { return []any{p.Config, p.Description, p.Devices} }
+
 // profileGet shows a profile: GET /1.0/profiles/NAME.
 func (s *Server) profileGet(c *call) (reply, error) {
-	scope, err := c.projects()
+	p, err := findProfile(c)
 	if err != nil {
 		return reply{}, err
 	}
-	p := defaultProfile()
-	if c.name("name") != p.Name || !scope.includes(p.Project) {
-		return reply{}, api.Errorf(api.NotFound, "Fetch profile: Profile not found")
-	}
-	return reply{metadata: p}.tag([]any{p.Config, p.Description, p.Devices}), nil
+	return reply{metadata: p}.tag(profileTag(p)), nil
 }

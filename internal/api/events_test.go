@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +20,8 @@ import (
 	"github.com/coder/websocket"
 
 	"incusd/api"
+	"incusd/internal/operations"
+	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 	"incusd/internal/tokens"
 	"incusd/internal/trust"
@@ -136,6 +140,105 @@ func TestEventsAreRefusedBeforeTheUpgrade(t *testing.T) {
 	b.settings.values["core.https_allowed_websocket_origin"] = "https://ui.example.org, other.example.org"
 	if _, _, err := b.listen(UnixListener, "", http.Header{"Origin": {"https://ui.example.org"}}); err != nil {
 		t.Errorf("allowed origin: %v", err)
+	}
+}
+
+// Whoever asks in the wrong way is told so in an envelope, over HTTP/2 too, where the
+// header Upgrade must not be answered.
+func TestEventsWithoutAnUpgradeAreRefused(t *testing.T) {
+	b := newCluster(t, "node1")
+	for _, http2 := range []bool{false, true} {
+		server := b.serve(UnixListener, http2)
+		resp, err := server.Client().Get(server.URL + "/1.0/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, recorded(t, resp), 400, api.BadRequest, "the request must be an upgrade")
+	}
+	upgrade := map[string]string{
+		"Connection": "keep-alive, upgrade", "Upgrade": "WebSocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+	}
+	for header, wrong := range map[string]string{"Connection": "close", "Upgrade": "h2c", "Sec-WebSocket-Version": "8", "Sec-WebSocket-Key": "AAAA"} {
+		broken := maps.Clone(upgrade)
+		broken[header] = wrong
+		wantRefusal(t, b.do(request{method: "GET", path: "/1.0/events", header: broken}), 400, api.BadRequest, "the request must be an upgrade")
+	}
+	wantRefusal(t, b.do(request{method: "HEAD", path: "/1.0/events", header: upgrade}), 400, api.BadRequest, "the request must be an upgrade")
+	upgrade["Origin"] = "https://evil.example.org"
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/events", header: upgrade}), 403, api.NotAuthorized, `Pages of origin "https://evil.example.org"`)
+}
+
+func TestOriginsThatMayListen(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.settings.values["core.https_allowed_websocket_origin"] = "https://ui.example.org, *.example.com [a"
+	for origin, want := range map[string]bool{
+		"https://10.0.0.1:8443": true, "https://ui.example.org": true, "https://UI.example.org": true, "http://ui.example.org": false,
+		"https://a.example.com": true, "https://example.com": false, "null": false, "%": false,
+	} {
+		if got := b.server.allowsListener(origin, "10.0.0.1:8443"); got != want {
+			t.Errorf("%s: %t", origin, got)
+		}
+	}
+}
+
+// lastOf reads the events of an operation until it has ended, and returns it as it is
+// then.
+func lastOf(t *testing.T, conn *websocket.Conn, id string) (op api.Operation) {
+	t.Helper()
+	for !op.StatusCode.IsFinal() {
+		e := next(t, conn)
+		if err := json.Unmarshal(e.Metadata, &op); e.Type != api.EventOperation || err != nil || op.ID != id {
+			t.Fatalf("got %s %s, %v", e.Type, e.Metadata, err)
+		}
+	}
+	return op
+}
+
+// A swappingStore is the replica in use, which a join replaces.
+type swappingStore struct{ atomic.Pointer[fakeStore] }
+
+func (s *swappingStore) ID() string             { return s.Load().ID() }
+func (s *swappingStore) Local() *raftstore.View { return s.Load().Local() }
+func (s *swappingStore) Read(ctx context.Context) (*raftstore.View, error) {
+	return s.Load().Read(ctx)
+}
+func (s *swappingStore) ReadOrStale(ctx context.Context) (*raftstore.View, error) {
+	return s.Load().ReadOrStale(ctx)
+}
+
+// A join gives the server another replica and another name while its operation runs;
+// who listens hears of the end nevertheless.
+func TestEndOfAJoinIsHeard(t *testing.T) {
+	cluster, joiner := newCluster(t, "node1"), newBed(t)
+	row := cluster.addMember("node2", "10.0.0.2:8443")
+	store := new(swappingStore)
+	store.Store(joiner.store)
+	location := func() string { m, _ := store.Local().Member(store.ID()); return m.Name }
+	cfg := &joiner.server.cfg
+	cfg.Store = store
+	cfg.Operations = operations.New(location, func(op api.Operation) { cfg.Events.Publish(operationEvent(op)) }, joiner.now)
+	cfg.Join = func(_ context.Context, _ api.ClusterPut, progress func(string)) error {
+		progress("Receiving the cluster's state")
+		store.Store(&fakeStore{fakeLog: cluster.store.fakeLog, id: row.ID})
+		progress("Closing the old store")
+		return nil
+	}
+	conn, _, err := joiner.listen(UnixListener, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := joiner.do(request{method: "PUT", path: "/1.0/cluster", body: map[string]any{
+		"enabled": true, "cluster_token": tokens.Text(cluster.issue("node3")).String(), "server_address": "10.0.0.2",
+	}})
+	started := metadata[api.Operation](t, w, 202)
+	if started.Location != "none" {
+		t.Errorf("begun as %q", started.Location)
+	}
+	if ended := lastOf(t, conn, started.ID); ended.Status != "Success" || ended.Location != "node2" || ended.Metadata["join_progress"] != "Closing the old store" {
+		t.Errorf("got %+v", ended)
+	}
+	if got := get[api.Operation](joiner, operationURL(started.ID)); got.Status != "Success" {
+		t.Errorf("asked for again: %+v", got)
 	}
 }
 

@@ -41,15 +41,27 @@ func (s *Server) shutdownPut(c *call) (reply, error) {
 // answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the
 // request is what authorizes it, so it costs strangers the same as redeeming one.
 func (s *Server) joinPreflight(c *call) (reply, error) {
-	if !c.caller.admin() && !s.redeems.Allow() {
-		return reply{}, api.Errorf(api.TooMany, "Too many attempts to use a token")
-	}
 	req, err := decode[membership.JoinRequest](c)
 	if err != nil {
 		return reply{}, err
 	}
+	if err := s.mayPreflight(c, req.Token); err != nil {
+		return reply{}, err
+	}
 	report, err := s.cfg.Admission.Preflight(c.Context(), c.caller.fingerprint, req)
 	return reply{metadata: report}, err
+}
+
+// mayPreflight refuses a caller who asks too often, known by a token or by a key.
+func (s *Server) mayPreflight(c *call, text string) error {
+	if text == "" {
+		return s.stepOf(c)
+	}
+	token, err := api.ParseJoinToken(text)
+	if err != nil {
+		return err
+	}
+	return s.useOf(c, token.Secret)
 }
 
 // joinAdmit lets the server in whose key the caller has proved, and for which a token
@@ -57,6 +69,9 @@ func (s *Server) joinPreflight(c *call) (reply, error) {
 func (s *Server) joinAdmit(c *call) (reply, error) {
 	req, err := decode[membership.AdmitRequest](c)
 	if err != nil {
+		return reply{}, err
+	}
+	if err := s.stepOf(c); err != nil {
 		return reply{}, err
 	}
 	admission, err := s.cfg.Admission.Admit(c.Context(), c.caller.fingerprint, req)
@@ -77,11 +92,11 @@ func (s *Server) joinAbort(c *call) (reply, error) {
 	if c.caller.fingerprint == "" {
 		return reply{}, api.NotAuthorized
 	}
-	if c.caller.kind == Stranger && !s.redeems.Allow() {
-		return reply{}, api.Errorf(api.TooMany, "Too many attempts to end a join")
-	}
 	req, err := decode[abortRequest](c)
 	if err != nil {
+		return reply{}, err
+	}
+	if err := s.stepOf(c); err != nil {
 		return reply{}, err
 	}
 	result, err := s.cfg.Admission.Abort(c.Context(), c.caller.fingerprint, req.ID)

@@ -88,6 +88,10 @@ func (s *Server) memberPut(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	// The change itself expects the same, but cannot say what it found instead.
+	if err := c.ifMatchTag(m.WritableHash()); err != nil {
+		return reply{}, err
+	}
 	return empty, s.cfg.Members.UpdateMember(c.Context(), m.ID, put, c.givenETag(), c.caller.requestor())
 }
 
@@ -115,6 +119,9 @@ func (s *Server) memberPatch(c *call) (reply, error) {
 func (s *Server) patchMember(c *call, body []byte) error {
 	view, m, err := s.findMember(c, s.read)
 	if err != nil {
+		return err
+	}
+	if err := c.ifMatchTag(m.WritableHash()); err != nil {
 		return err
 	}
 	put := membership.Member(view, m, s.cfg.Now()).ClusterMemberPut
@@ -193,23 +200,25 @@ func (s *Server) groupsGet(c *call) (reply, error) {
 	return ok(view, list), err
 }
 
-// clusterGroupPut is the writable part of a group, from which its ETag is made.
-type clusterGroupPut struct {
-	Description string        `json:"description"`
-	Members     []string      `json:"members"`
-	Config      api.ConfigMap `json:"config"`
-}
-
 // groupGet shows one group: GET /1.0/cluster/groups/NAME.
 func (s *Server) groupGet(c *call) (reply, error) {
 	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
 	if err != nil {
 		return reply{}, err
 	}
+	g, err := findGroup(c, view)
+	if err != nil {
+		return reply{}, err
+	}
+	return ok(view, g).tag(groupPart(g)), nil
+}
+
+// findGroup returns the group that the path names.
+func findGroup(c *call, view *raftstore.View) (api.ClusterGroup, error) {
 	for _, g := range groups(view) {
 		if g.Name == c.name("name") {
-			return ok(view, g).tag(clusterGroupPut{g.Description, g.Members, g.Config}), nil
+			return g, nil
 		}
 	}
-	return reply{}, api.Errorf(api.NotFound, "Cluster_group not found")
+	return api.ClusterGroup{}, api.Errorf(api.NotFound, "Cluster_group not found")
 }

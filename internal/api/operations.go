@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -174,8 +175,8 @@ func (s *Server) waitBySecret(c *call, seconds int) (reply, error) {
 	if secret == "" {
 		return reply{}, refusal
 	}
-	if !s.redeems.Allow() {
-		return reply{}, api.Errorf(api.TooMany, "Too many attempts to use a secret")
+	if err := s.useOf(c, secret); err != nil {
+		return reply{}, err
 	}
 	t, ok := s.cfg.Store.Local().TokenByOperation(c.name("id"))
 	if !ok || !same(t.Hash, tokens.Hash(secret)) {
@@ -183,6 +184,9 @@ func (s *Server) waitBySecret(c *call, seconds int) (reply, error) {
 	}
 	return s.waiting(seconds, s.tokenEnd(t, false)), nil
 }
+
+// maxWait is the longest wait that a duration can hold, in seconds: 292 years.
+const maxWait = int64(math.MaxInt64 / time.Second)
 
 // waiting sends the headers, waits for end in the bounds of seconds (negative: none),
 // the request and the server, and then sends what the operation is by then.
@@ -197,7 +201,7 @@ func (s *Server) waiting(seconds int, end func(context.Context) api.Operation) r
 		ctx, cancel := s.untilClosed(r.Context())
 		defer cancel()
 		if seconds >= 0 {
-			ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(min(int64(seconds), maxWait))*time.Second)
 			defer cancel()
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -126,6 +126,17 @@ func TestWaitEndsWithTheOperation(t *testing.T) {
 	})
 }
 
+func TestWaitMayBeLongerThanAnyOperation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newCluster(t, "node1")
+		op, goOn := b.run(false)
+		time.AfterFunc(time.Minute, func() { close(goOn) })
+		if got := get[api.Operation](b, "/1.0/operations/"+op.ID()+"/wait?timeout=9223372036854775807"); got.Status != "Success" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 func TestWaitForTheEndOfAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newCluster(t, "node1")

@@ -15,9 +15,6 @@ import (
 	"incusd/internal/filter"
 )
 
-// maxBody is the largest request body, in bytes (rest-basics.md §1).
-const maxBody = 1 << 20
-
 // A call is one request: by whom, and what its path names.
 type call struct {
 	*http.Request
@@ -50,10 +47,6 @@ func decode[T any](c *call) (T, error) {
 	var value T
 	data, err := io.ReadAll(c.Body)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return value, err
-		}
 		return value, api.Errorf(api.BadRequest, "Request body: %v", err)
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
@@ -95,12 +88,16 @@ func (c *call) givenETag() string { return strings.Trim(c.Header.Get("If-Match")
 
 // ifMatch refuses a change whose author saw another value than the current one.
 func (c *call) ifMatch(current any) error {
-	given := c.givenETag()
-	if given == "" {
+	if c.givenETag() == "" {
 		return nil
 	}
-	if now := ETag(current); now != given {
-		return api.Errorf(api.PreconditionFail, "ETag doesn't match: %s vs %s", now, given)
+	return c.ifMatchTag(ETag(current))
+}
+
+// ifMatchTag is ifMatch for a value whose ETag is known.
+func (c *call) ifMatchTag(current string) error {
+	if given := c.givenETag(); given != "" && given != current {
+		return api.Errorf(api.PreconditionFail, "ETag doesn't match: %s vs %s", current, given)
 	}
 	return nil
 }

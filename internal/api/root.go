@@ -58,9 +58,10 @@ func (s *Server) serverGet(c *call) (reply, error) {
 		Environment:     s.environment(view, settings, c.param("project")),
 	}
 	shown := config.Visible(settings)
-	if c.caller.admin() {
-		face.Config = shown
+	if !c.caller.admin() {
+		return ok(view, face), nil // without ETag: it would tell when the configuration is as guessed
 	}
+	face.Config = shown
 	return ok(view, face).tag(shown), nil
 }
 

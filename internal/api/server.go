@@ -26,18 +26,12 @@ const (
 	startTimeout = 10 * time.Second
 )
 
-// What strangers may cost, per second and at once, of the whole process.
-const (
-	lookupRate, lookupBurst = 50, 100  // certificates that are not known here, asked of the leader
-	redeemRate, redeemBurst = 100, 500 // attempts to use a token: some write to the log
-)
-
 // A Server answers the REST API. New makes one; its methods may be called from any
 // goroutine.
 type Server struct {
 	cfg      Config
-	lookups  *rate.Limiter
-	redeems  *rate.Limiter
+	limits   *limits
+	bodyTime time.Duration  // how long a body may take
 	refusals rate.Sometimes // log lines about strangers
 	forming  atomic.Bool    // a bootstrap or join runs
 
@@ -52,8 +46,8 @@ func New(cfg Config) *Server {
 	closing, closeStreams := context.WithCancel(context.Background())
 	return &Server{
 		cfg:      cfg,
-		lookups:  rate.NewLimiter(lookupRate, lookupBurst),
-		redeems:  rate.NewLimiter(redeemRate, redeemBurst),
+		limits:   newLimits(),
+		bodyTime: callTimeout,
 		refusals: rate.Sometimes{First: 20, Interval: 10 * time.Second},
 		closing:  closing, close: closeStreams,
 	}
@@ -104,7 +98,14 @@ func (s *Server) router(listener ListenerKind, routes []Route) http.Handler {
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, api.Errorf(api.NotFound, "not found"))
 	})
-	return router
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.limitBody(w, r)
+		s.allowOrigin(w, r)
+		if r.Method == http.MethodOptions {
+			return // 200 for every path: the headers are the answer
+		}
+		router.ServeHTTP(w, r)
+	})
 }
 
 // An endpoint is all routes of one path.
@@ -131,10 +132,6 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 	if err := sameSite(r); err != nil {
 		return reply{}, err
 	}
-	s.allowOrigin(w, r)
-	if r.Method == http.MethodOptions {
-		return reply{serve: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }}, nil
-	}
 	route, err := e.route(r.Method)
 	if err != nil {
 		return reply{}, err
@@ -151,7 +148,9 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 	}
 	s.cfg.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
 		slog.String("caller", who.kind.String()))
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if err := s.readBody(w, r, &who); err != nil {
+		return reply{}, err
+	}
 	return s.dispatch(route, &call{Request: r, caller: who, vars: mux.Vars(r), query: r.URL.Query()})
 }
 

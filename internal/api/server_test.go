@@ -58,6 +58,16 @@ func TestOptionsAnswersWithWhatOtherOriginsMayDo(t *testing.T) {
 			t.Errorf("%s: %q, want %q", header, got, want)
 		}
 	}
+	t.Run("whatever the path, and for the page that asks for leave", func(t *testing.T) {
+		header := map[string]string{"Origin": "https://ui.example.org", "Sec-Fetch-Site": "cross-site"}
+		for _, path := range []string{"/1.0", "/1.0/nope", "/2.0"} {
+			w := b.do(request{method: "OPTIONS", path: path, stranger: true, header: header})
+			if w.Code != http.StatusOK || w.Header().Get("Access-Control-Allow-Origin") != "https://ui.example.org" {
+				t.Errorf("%s: %d %v", path, w.Code, w.Header())
+			}
+		}
+		wantRefusal(t, b.do(request{method: "GET", path: "/1.0", header: header}), 403, api.NotAuthorized, "Forbidden Sec-Fetch-Site header value")
+	})
 	w = b.do(request{method: "OPTIONS", path: "/internal/ready", header: origin})
 	if got := w.Header().Get("Access-Control-Allow-Origin"); got != "" {
 		t.Errorf("internal calls are open to %q", got)

@@ -77,20 +77,44 @@ func TestTraceOfEnable(t *testing.T) {
 	}
 }
 
+// The dialogue with the answer no to the questions about storage and networks.
 func TestTraceOfBootstrapByDialogue(t *testing.T) {
 	b := newBed(t)
+	b.ask("GET", "/1.0", nil, 200)
 	b.ask("GET", "/1.0/storage-pools/local", nil, 404)
-	b.ask("PUT", "/1.0", `{"config":{"cluster.https_address":"10.0.0.1:8443","core.https_address":"10.0.0.1:8443"}}`, 200)
+	b.ask("GET", "/1.0/networks/incusbr0", nil, 404)
+	tag := map[string]string{"If-Match": b.do(request{method: "GET", path: "/1.0"}).Header().Get("ETag")}
+	settings := `{"config":{"cluster.https_address":"10.0.0.1:8443","core.https_address":"10.0.0.1:8443"}}`
+	if w := b.do(request{method: "PUT", path: "/1.0", body: settings, header: tag}); w.Code != 200 {
+		t.Fatalf("got %s", w.Body)
+	}
 	if pools := get[[]string](b, "/1.0/storage-pools"); pools == nil {
 		t.Error("no list of pools")
 	}
-	b.ask("GET", "/1.0/profiles/default?project=default", nil, 200)
-	b.ask("GET", "/1.0/networks/incusbr0", nil, 404)
-	b.ask("GET", "/1.0/cluster", nil, 200)
-	if err := b.put(`{"server_name":"node1","enabled":true,"member_config":null}`).Wait(t.Context()); err != nil {
-		t.Error(err)
+	// The profile is sent back as it came, even where nothing is to change.
+	w := b.do(request{method: "GET", path: "/1.0/profiles/default?project=default"})
+	profile := metadata[api.Profile](t, w, 200)
+	put := map[string]any{"config": profile.Config, "description": profile.Description, "devices": profile.Devices}
+	tag = map[string]string{"If-Match": w.Header().Get("ETag")}
+	if w := b.do(request{method: "PUT", path: "/1.0/profiles/default?project=default", body: put, header: tag}); w.Code != 200 {
+		t.Fatalf("got %s", w.Body)
 	}
-	// A storage pool is asked for by the dialogue; its refusal says what is missing.
+	w = b.do(request{method: "GET", path: "/1.0/cluster"})
+	conn, _, err := b.listen(UnixListener, "?project=default", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := metadata[api.Operation](t, b.do(request{
+		method: "PUT", path: "/1.0/cluster", header: map[string]string{"If-Match": w.Header().Get("ETag")},
+		body: `{"server_name":"node1","enabled":true,"member_config":null,"cluster_address":"","cluster_certificate":"","server_address":"","cluster_token":""}`,
+	}), 202)
+	if ended := lastOf(t, conn, op.ID); ended.Status != "Success" {
+		t.Errorf("got %+v", ended)
+	}
+	if cluster := get[api.Cluster](b, "/1.0/cluster"); !cluster.Enabled || cluster.ServerName != "node1" {
+		t.Errorf("got %+v", cluster)
+	}
+	// The answer yes, which is the default, leads here; the refusal says what is missing.
 	wantRefusal(t, b.do(request{method: "POST", path: "/1.0/storage-pools", body: `{"config":{},"description":"","name":"local","driver":"dir"}`}),
 		501, api.NotImplemented, "Creating a storage pool is not implemented yet")
 }

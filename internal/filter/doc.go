@@ -8,6 +8,6 @@
 //
 // A string is compared with a case-insensitive regular expression, which must match
 // all of it unless it says otherwise by ^ or $; a value with commas is a list of
-// alternatives instead. An expression is bounded in length, and regular expressions
-// take linear time, so that a stranger's filter cannot stop a server.
+// alternatives instead. An expression is bounded in length, and its regular
+// expressions in size; they take linear time, so that nobody's filter stops a server.
 package filter

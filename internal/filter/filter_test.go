@@ -162,10 +162,25 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 		{`a like b`, `unsupported operator "like"`},
 		{strings.Repeat("x", MaxLength+1), "longer than 8192 bytes"},
 		{strings.Repeat("a eq b or ", MaxClauses) + "a eq b", "more than 128 clauses"},
+		{`a eq "` + strings.Repeat("x", MaxValue+1) + `"`, "value longer than 512 bytes"},
+		{`a eq (x{101})`, "regular expression repeats more than 100 times"},
+		{`a eq (\pL{1000}x880)`, "regular expression repeats more than 100 times"},
+		{`a eq (x{100}){10}`, "regular expression too large"},
+		{`a eq ` + strings.Repeat(`\pL`, 50), "regular expression too large"},
+		{strings.Repeat(`a eq \w{90} or `, 12) + "a eq b", "regular expression too large"},
 	} {
 		_, err := Parse(test.expr)
 		if want := "Invalid filter: " + test.want; !errors.Is(err, api.BadRequest) || err.Error() != want {
 			t.Errorf("%.40s: got %v, want %s", test.expr, err, want)
+		}
+	}
+}
+
+func TestOrdinaryExpressionsAreSmallEnough(t *testing.T) {
+	names := strings.TrimSuffix(strings.Repeat("server_name eq (^node1$|^node1.*) or ", 30), " or ")
+	for _, expr := range []string{names, `a eq [a-z0-9.-]{64}`, `a eq "` + strings.Repeat("node1|", 80) + `"`} {
+		if _, err := Parse(expr); err != nil {
+			t.Errorf("%.40s: %v", expr, err)
 		}
 	}
 }

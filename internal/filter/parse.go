@@ -16,6 +16,13 @@ const (
 	MaxLength = 8192
 	// MaxClauses is how many comparisons one expression may have.
 	MaxClauses = 128
+	// MaxValue is the length of one value, in bytes.
+	MaxValue = 512
+	// MaxRepeat is how often a regular expression may ask for the same thing: x{100}.
+	MaxRepeat = 100
+	// MaxProgram bounds the regular expressions of one expression together, in
+	// instructions of the programs that they become. A name takes a dozen.
+	MaxProgram = 1000
 )
 
 // Operators of a clause.
@@ -56,12 +63,16 @@ func Parse(expr string) (*Filter, error) {
 		return nil, invalid("longer than %d bytes", MaxLength)
 	}
 	f := &Filter{}
+	room := MaxProgram
 	for s, or := (&scanner{expr}), false; !s.done(); {
 		if len(f.clauses) == MaxClauses {
 			return nil, invalid("more than %d clauses", MaxClauses)
 		}
 		c, err := parseClause(s)
 		if err != nil {
+			return nil, err
+		}
+		if room, err = c.prepare(room); err != nil {
 			return nil, err
 		}
 		c.or = or
@@ -103,7 +114,9 @@ func parseClause(s *scanner) (c clause, err error) {
 	if c.value, ok = s.value(); !ok {
 		return c, invalid("unterminated quote")
 	}
-	c.prepare()
+	if len(c.value) > MaxValue {
+		return c, invalid("value longer than %d bytes", MaxValue)
+	}
 	return c, nil
 }
 
@@ -120,23 +133,6 @@ func parseJoint(s *scanner) (or bool, err error) {
 		return false, invalid("unterminated compound clause")
 	}
 	return joint == "or", nil
-}
-
-// prepare makes of the value what a string is compared with.
-func (c *clause) prepare() {
-	if c.op != equal && c.op != notEqual {
-		return
-	}
-	if strings.Contains(c.value, ",") {
-		c.list = append(strings.Split(c.value, ","), c.value)
-		return
-	}
-	expr := c.value
-	if !strings.ContainsAny(expr, "^$") {
-		// The group keeps alternatives together: ^a|b$ would be something else.
-		expr = "^(?:" + expr + ")$"
-	}
-	c.pattern, c.patternErr = regexp.Compile("(?i)" + expr)
 }
 
 // A scanner takes words off the front of an expression.

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+
+	"incusd/api"
+)
+
+// keep answers a PUT or PATCH of an object that is built in; what names such objects.
+// Clients send back what they got and are told that it is so; any other change is
+// refused. current is what can be sent, compared by same; tag is what the object's
+// ETag is made from.
+func keep[T any](c *call, what string, current T, same func(a, b T) bool, tag any) (reply, error) {
+	fields, err := decode[map[string]any](c)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := c.ifMatch(tag); err != nil {
+		return reply{}, err
+	}
+	// What is null counts as left out.
+	maps.DeleteFunc(fields, func(_ string, value any) bool { return value == nil })
+	if c.Method == http.MethodPatch {
+		if fields, err = patched(current, fields); err != nil {
+			return reply{}, err
+		}
+	}
+	var wanted T
+	data, err := json.Marshal(fields)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := unmarshal(data, &wanted); err != nil {
+		return reply{}, err
+	}
+	if !same(wanted, current) {
+		return reply{}, api.Errorf(api.NotImplemented, "Changing %s is not implemented yet: it can only be set to what it is", what)
+	}
+	return empty, nil
+}
+
+// patched is value with the fields of a PATCH. Objects in it are merged.
+func patched(value any, changes map[string]any) (map[string]any, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, err
+	}
+	for key, change := range changes {
+		before, isObject := fields[key].(map[string]any)
+		if added, ok := change.(map[string]any); ok && isObject {
+			maps.Copy(before, added)
+		} else {
+			fields[key] = change
+		}
+	}
+	return fields, nil
+}
+
+// projectPut is PUT and PATCH /1.0/projects/NAME.
+func (s *Server) projectPut(c *call) (reply, error) {
+	p, err := findProject(c)
+	if err != nil {
+		return reply{}, err
+	}
+	return keep(c, "a project", writableProject{p.Description, p.Config}, sameProject, projectTag(p))
+}
+
+// profilePut is PUT and PATCH /1.0/profiles/NAME.
+func (s *Server) profilePut(c *call) (reply, error) {
+	p, err := findProfile(c)
+	if err != nil {
+		return reply{}, err
+	}
+	return keep(c, "a profile", writableProfile{p.Description, p.Config, p.Devices}, sameProfile, profileTag(p))
+}
+
+// groupPut is PUT and PATCH /1.0/cluster/groups/NAME.
+func (s *Server) groupPut(c *call) (reply, error) {
+	view, err := clustered(s.read(c.Context()))
+	if err != nil {
+		return reply{}, err
+	}
+	g, err := findGroup(c, view)
+	if err != nil {
+		return reply{}, err
+	}
+	return keep(c, "a cluster group", groupPart(g), sameGroup, groupPart(g))
+}
+
+type writableProject struct {
+	Description string        `json:"description"`
+	Config      api.ConfigMap `json:"config"`
+}
+
+func sameProject(a, b writableProject) bool {
+	return a.Description == b.Description && maps.Equal(a.Config, b.Config)
+}
+
+type writableProfile struct {
+	Description string                   `json:"description"`
+	Config      api.ConfigMap            `json:"config"`
+	Devices     map[string]api.ConfigMap `json:"devices"`
+}
+
+func sameProfile(a, b writableProfile) bool {
+	return a.Description == b.Description && maps.Equal(a.Config, b.Config) &&
+		maps.EqualFunc(a.Devices, b.Devices, maps.Equal[api.ConfigMap, api.ConfigMap])
+}
+
+// writableGroup is also what the ETag of a group is made from.
+type writableGroup struct {
+	Description string        `json:"description"`
+	Members     []string      `json:"members"`
+	Config      api.ConfigMap `json:"config"`
+}
+
+func sameGroup(a, b writableGroup) bool {
+	return a.Description == b.Description && slices.Equal(a.Members, b.Members) && maps.Equal(a.Config, b.Config)
+}
+
+func groupPart(g api.ClusterGroup) writableGroup {
+	return writableGroup{g.Description, g.Members, g.Config}
+}
