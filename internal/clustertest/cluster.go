@@ -209,6 +209,20 @@ func (s *Server) Kill() {
 	d.Kill()
 }
 
+// WaitForEnd waits until the server's daemon has ended by itself, and returns why.
+func (s *Server) WaitForEnd(ctx context.Context) (reason, err error) {
+	s.mu.Lock()
+	d := s.daemon
+	s.mu.Unlock()
+	select {
+	case <-d.Done():
+		s.take()
+		return d.Err(), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func (s *Server) take() *daemon.Daemon {
 	s.mu.Lock()
 	defer s.mu.Unlock()

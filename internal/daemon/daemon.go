@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"incusd/api"
 	restapi "incusd/internal/api"
 	"incusd/internal/events"
 	"incusd/internal/localstore"
@@ -76,6 +77,9 @@ type Daemon struct {
 	ctx    context.Context // ends when the daemon stops
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	// joins are the tries to settle a join that was cut off. They may swap the replica,
+	// so they end before it is closed.
+	joins sync.WaitGroup
 
 	own        *trust.KeyPair
 	local      *localstore.Store
@@ -93,12 +97,15 @@ type Daemon struct {
 	unix       *http.Server
 	peers      peerTransports
 
+	opened   chan struct{} // closed when start has returned: nothing is opened after that
 	started  chan struct{}
 	ready    chan struct{}
 	stopping atomic.Bool
 	stopOnce sync.Once
 	done     chan struct{} // closed when stopped
-	failure  atomic.Pointer[error]
+	// failed ends when the store must stop; its cause is the reason.
+	failed context.Context
+	fail   context.CancelCauseFunc
 	// swapped is closed and replaced when the replica is.
 	swapMu  sync.Mutex
 	swapped chan struct{}
@@ -106,15 +113,29 @@ type Daemon struct {
 
 // Start opens everything and returns a daemon that answers. The unix socket answers
 // first, before and without a quorum. It fails with the reason if a store is damaged,
-// from a newer version or on a full disk, and then has closed all again.
+// from a newer version or on a full disk, and with ShuttingDown if it is stopped before
+// it has started; then it has closed all again.
 func Start(cfg Config) (*Daemon, error) {
 	cfg.setDefaults()
 	d := newDaemon(cfg)
-	if err := d.start(); err != nil {
-		d.Stop(context.Background())
+	if err := d.run(); err != nil {
 		return nil, err
 	}
 	return d, nil
+}
+
+// run starts the daemon, or ends it and says why.
+func (d *Daemon) run() error {
+	err := d.start()
+	close(d.opened)
+	if err == nil {
+		return nil
+	}
+	d.Stop(context.Background())
+	if cause := d.Err(); cause != nil {
+		return cause
+	}
+	return err
 }
 
 func newDaemon(cfg Config) *Daemon {
@@ -124,17 +145,38 @@ func newDaemon(cfg Config) *Daemon {
 		current:  &current{},
 		endpoint: &raftstore.Endpoint{},
 		events:   events.New(),
+		opened:   make(chan struct{}),
 		started:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		swapped:  make(chan struct{}),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.failed, d.fail = context.WithCancelCause(context.Background())
 	d.operations = operations.New(d.location, d.publishOperation, cfg.Now)
 	return d
 }
 
+// start opens all in order. It can be stopped before it is done: the socket answers
+// early, and the store may fail.
 func (d *Daemon) start() error {
+	for _, open := range []func() error{d.openLocal, d.buildServices, d.serveUnix, d.openCurrent, d.listenAtStart} {
+		if err := open(); err != nil {
+			return err
+		}
+		if d.ctx.Err() != nil {
+			return api.Errorf(api.ShuttingDown, "Stopped before everything was started")
+		}
+	}
+	close(d.started)
+	d.wg.Go(d.follow)
+	d.settleJoin()
+	d.wg.Go(d.becomeReady)
+	return nil
+}
+
+// openLocal opens what is this server's alone: its directory, settings and key.
+func (d *Daemon) openLocal() error {
 	if err := d.cfg.Paths.prepare(); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -150,22 +192,6 @@ func (d *Daemon) start() error {
 		return err
 	}
 	d.network = &networkCertificate{own: d.own, local: d.current.Local, log: d.log}
-	if err := d.buildServices(); err != nil {
-		return err
-	}
-	if err := d.serveUnix(); err != nil {
-		return err
-	}
-	if err := d.openCurrent(); err != nil {
-		return err
-	}
-	if err := d.listenAtStart(); err != nil {
-		return err
-	}
-	close(d.started)
-	d.wg.Go(d.follow)
-	d.wg.Go(func() { d.joiner.Resume(d.ctx) })
-	d.wg.Go(d.becomeReady)
 	return nil
 }
 

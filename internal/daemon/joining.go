@@ -11,20 +11,30 @@ import (
 	"incusd/internal/raftstore"
 )
 
-// bootstrap makes this server the first member of a cluster.
+// bootstrap makes this server the first member of a cluster. No join may be under way,
+// nor unsettled: the replica that it fills would take the place of the cluster's.
 func (d *Daemon) bootstrap(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error {
+	end, err := d.joiner.Begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	d.settings.mu.Lock()
+	defer d.settings.mu.Unlock()
 	progress("Forming the cluster")
 	address, err := d.formingAddress()
 	if err != nil {
 		return err
 	}
-	if err := d.local.SetConfig(map[string]string{"cluster.https_address": address}); err != nil {
+	undo, err := d.settings.useAddress(address)
+	if err != nil {
 		return err
 	}
-	if err := d.https.set(d.addresses()...); err != nil {
-		return err
+	err = membership.Bootstrap(ctx, d.current, name, address, d.cfg.Now, requestor)
+	if err != nil && !errors.Is(err, api.OutcomeUnknown) {
+		undo()
 	}
-	return membership.Bootstrap(ctx, d.current, name, address, d.cfg.Now, requestor)
+	return err
 }
 
 // formingAddress is the address of the first member: cluster.https_address, or
@@ -56,7 +66,16 @@ func (d *Daemon) join(ctx context.Context, req api.ClusterPut, progress func(str
 	for _, k := range req.MemberConfig {
 		d.log.Warn("ignored a key that is not member-specific", "entity", k.Entity, "name", k.Name, "key", k.Key)
 	}
-	return d.joiner.Join(ctx, req, progress)
+	err := d.joiner.Join(ctx, req, progress)
+	if err != nil && !errors.Is(err, api.JoinRunning) {
+		d.settleJoin()
+	}
+	return err
+}
+
+// settleJoin lets a join that was cut off be settled in the background, if there is one.
+func (d *Daemon) settleJoin() {
+	d.joins.Go(func() { d.joiner.Resume(d.ctx) })
 }
 
 // holdAddress listens on a joining server's address until the join has ended; by then
@@ -108,6 +127,9 @@ func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
 	next, ok := r.(*joining)
 	if !ok {
 		return errors.New("not a replica of this daemon")
+	}
+	if d.current.Local().Cluster().Enabled {
+		return api.Errorf(api.AlreadyClustered, "This server has become a member of another cluster, whose data a join would drop")
 	}
 	if err := d.local.SetConfig(d.joinedAddresses(rec.Address)); err != nil {
 		return err

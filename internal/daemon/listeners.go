@@ -43,7 +43,9 @@ type listeners struct {
 	open map[string]net.Listener // by configured address
 	// held are addresses that a join under way needs besides the configured ones.
 	held map[string]int
-	wg   sync.WaitGroup
+	// closed says that nothing may be opened any more.
+	closed bool
+	wg     sync.WaitGroup
 }
 
 // tlsIdentity says which certificates a listener shows.
@@ -129,21 +131,25 @@ func networkOf(address string) string {
 
 // set makes exactly the given addresses be listened on, besides those that a join
 // holds. What is new is opened before what is old is closed; if one cannot be opened,
-// nothing has changed. It fails with api.AddressInUse.
+// nothing has changed. It fails with api.AddressInUse, and with api.ShuttingDown after
+// close.
 func (l *listeners) set(addresses ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	want := needed(addresses)
 	opened := make(map[string]net.Listener)
+	var gone []string
 	for _, a := range want {
 		if l.open[a] != nil {
 			continue
 		}
-		ln, err := l.openOne(a, want)
+		ln, inTheWay, err := l.openOne(a, want)
+		gone = append(gone, inTheWay...)
 		if err != nil {
 			for _, o := range opened {
 				o.Close()
 			}
+			l.reopen(gone)
 			return err
 		}
 		opened[a] = ln
@@ -178,11 +184,14 @@ func needed(addresses []string) []string {
 }
 
 // openOne opens one address. A wildcard cannot be opened while a listener of the same
-// port is: that one is closed first, and opened again if it comes to nothing.
-func (l *listeners) openOne(address string, want []string) (net.Listener, error) {
-	ln, err := l.listen(networkOf(address), address)
-	if err == nil {
-		return ln, nil
+// port is: those in the way are closed first. It returns which, also when it fails, so
+// that the caller can reopen them.
+func (l *listeners) openOne(address string, want []string) (ln net.Listener, gone []string, err error) {
+	if l.closed {
+		return nil, nil, api.ShuttingDown
+	}
+	if ln, err = l.listen(networkOf(address), address); err == nil {
+		return ln, nil, nil
 	}
 	for a, old := range l.open {
 		if !config.Covers(address, a) && !config.Covers(a, address) || slices.Contains(want, a) || l.held[a] > 0 {
@@ -190,20 +199,33 @@ func (l *listeners) openOne(address string, want []string) (net.Listener, error)
 		}
 		old.Close()
 		delete(l.open, a)
-		if ln, err = l.listen(networkOf(address), address); err == nil {
-			return ln, nil
-		}
-		if again, err := l.listen(networkOf(a), a); err == nil {
-			l.serve(a, again)
-		}
+		gone = append(gone, a)
 	}
-	return nil, api.Errorf(api.AddressInUse, "Cannot listen on %s: %v", address, err)
+	if len(gone) > 0 {
+		ln, err = l.listen(networkOf(address), address)
+	}
+	if err != nil {
+		return nil, gone, api.Errorf(api.AddressInUse, "Cannot listen on %s: %v", address, err)
+	}
+	return ln, gone, nil
+}
+
+// reopen listens again on addresses that were closed for a change that came to nothing.
+func (l *listeners) reopen(addresses []string) {
+	for _, a := range addresses {
+		ln, err := l.listen(networkOf(a), a)
+		if err != nil {
+			l.log.Error("cannot listen again", "address", a, "err", err)
+			continue
+		}
+		l.serve(a, ln)
+	}
 }
 
 func (l *listeners) serve(address string, ln net.Listener) {
 	l.open[address] = ln
 	l.wg.Go(func() {
-		if err := l.server.ServeTLS(ln, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := l.server.ServeTLS(newCrowdLimit(ln), "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			l.log.Error("listener ended", "address", address, "err", err)
 		}
 	})
@@ -221,8 +243,9 @@ func (l *listeners) hold(address string) (release func(), err error) {
 		}
 	}
 	if l.open[address] == nil {
-		ln, err := l.openOne(address, nil)
+		ln, gone, err := l.openOne(address, nil)
 		if err != nil {
+			l.reopen(gone)
 			return nil, err
 		}
 		l.serve(address, ln)
@@ -240,6 +263,7 @@ func (l *listeners) hold(address string) (release func(), err error) {
 // close stops all listeners, gives requests under way until ctx ends, and closes the rest.
 func (l *listeners) close(ctx context.Context) {
 	l.mu.Lock()
+	l.closed = true
 	for a, ln := range l.open {
 		ln.Close()
 		delete(l.open, a)

@@ -192,7 +192,7 @@ func (d *Daemon) watchFailure(store *raftstore.Store) {
 	d.wg.Go(func() {
 		select {
 		case err := <-store.Failed():
-			d.failure.Store(&err)
+			d.fail(err)
 			go d.Stop(context.Background())
 		case <-d.ctx.Done():
 		}

@@ -123,6 +123,29 @@ func (s *settings) listen(local map[string]string) (undo func(), err error) {
 	}, nil
 }
 
+// useAddress listens on address and notes it as cluster.https_address, and returns how
+// to go back. The caller holds s.mu.
+func (s *settings) useAddress(address string) (undo func(), err error) {
+	const key = "cluster.https_address"
+	d := s.daemon
+	before := d.local.Config()[key]
+	unlisten, err := s.listen(map[string]string{key: address})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.local.SetConfig(map[string]string{key: address}); err != nil {
+		unlisten()
+		return nil, err
+	}
+	return func() {
+		if err := d.local.SetConfig(map[string]string{key: before}); err != nil {
+			d.log.Error("go back to the former address", "key", key, "err", err)
+			return
+		}
+		unlisten()
+	}, nil
+}
+
 // commit changes the cluster's keys. If the caller judged the configuration, it must
 // still be the one that was judged.
 func (s *settings) commit(ctx context.Context, view *raftstore.View, cluster map[string]string, judged bool, requestor *api.EventRequestor) error {

@@ -13,14 +13,16 @@ func (d *Daemon) Done() <-chan struct{} { return d.done }
 
 // Err is why the daemon stopped by itself, nil if it was asked to.
 func (d *Daemon) Err() error {
-	if err := d.failure.Load(); err != nil {
-		return *err
+	if d.failed.Err() == nil {
+		return nil
 	}
-	return nil
+	return context.Cause(d.failed)
 }
 
 // Stop ends the daemon: it waits for operations until ctx ends, hands leadership over,
-// and closes all in reverse. It blocks until that is done; more than one call is harmless.
+// and closes all in reverse. When the store has failed it waits for nothing: to the
+// other members this one looks healthy until its store is closed. It blocks until all
+// is closed; more than one call is harmless, also before the start is done.
 func (d *Daemon) Stop(ctx context.Context) {
 	d.stopOnce.Do(func() { d.stop(ctx) })
 	<-d.done
@@ -46,11 +48,13 @@ func (d *Daemon) stop(ctx context.Context) {
 // close ends everything, in reverse of start.
 func (d *Daemon) close() {
 	d.cancel()
+	<-d.opened
 	ended, cut := context.WithCancel(context.Background())
 	cut()
 	if err := d.operations.Shutdown(ended); err != nil {
 		d.log.Debug("operations were cut off", "err", err)
 	}
+	d.joins.Wait()
 	if d.rest != nil {
 		d.rest.Close() // ends waits and WebSockets
 	}
@@ -83,10 +87,13 @@ func (d *Daemon) close() {
 // quiesce ends what clients asked for, and gives leadership away.
 func (d *Daemon) quiesce(ctx context.Context) {
 	d.stopping.Store(true)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.failed, cancel)()
 	if err := d.operations.Shutdown(ctx); err != nil {
 		d.log.Warn("operations were cut off", "err", err)
 	}
-	if s := d.current.store.Load(); s != nil {
+	if s := d.current.store.Load(); s != nil && d.failed.Err() == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if err := s.Handover(ctx); err != nil {

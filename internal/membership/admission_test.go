@@ -52,7 +52,7 @@ func (a *applicantBed) request() JoinRequest {
 
 func (a *applicantBed) claim(t *testing.T) {
 	t.Helper()
-	if _, err := a.tokens.Claim(t.Context(), tokens.Text(a.token), a.own.Cert, nil); err != nil {
+	if _, err := a.tokens.Claim(t.Context(), tokens.Text(a.token), a.own.Cert, true, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -134,12 +134,16 @@ func TestPreflightOneProblemAtATime(t *testing.T) {
 	}{
 		{"reserved name", func(_ *applicantBed, r *JoinRequest) { r.Name = "none" }, api.NameInvalid},
 		{"wildcard address", func(_ *applicantBed, r *JoinRequest) { r.Address = "0.0.0.0:8443" }, api.AddressInvalid},
+		{"link-local address", func(_ *applicantBed, r *JoinRequest) { r.Address = "169.254.169.254:8443" }, api.AddressInvalid},
+		{"mapped link-local address", func(_ *applicantBed, r *JoinRequest) { r.Address = "[::ffff:169.254.169.254]:8443" }, api.AddressInvalid},
+		{"link-local IPv6 address", func(_ *applicantBed, r *JoinRequest) { r.Address = "[fe80::1]:8443" }, api.AddressInvalid},
+		{"multicast address", func(_ *applicantBed, r *JoinRequest) { r.Address = "224.0.0.1:8443" }, api.AddressInvalid},
 		{"nobody answers", func(_ *applicantBed, r *JoinRequest) { r.Address = "10.1.0.9:8443" }, api.AddressUnreach},
 		{"somebody else answers", func(a *applicantBed, _ *JoinRequest) { a.network["10.1.0.2:8443"] = "another" }, api.AddressUnreach},
 		{"clock ahead", func(_ *applicantBed, r *JoinRequest) { r.Time = r.Time.Add(time.Hour) }, api.ClockSkew},
 		{"no certificate", func(_ *applicantBed, r *JoinRequest) { r.Certificate = "" }, api.CertInvalid},
 		{"claimed by another", func(a *applicantBed, _ *JoinRequest) {
-			if _, err := a.tokens.Claim(a.t.Context(), tokens.Text(a.token), a.newPair().Cert, nil); err != nil {
+			if _, err := a.tokens.Claim(a.t.Context(), tokens.Text(a.token), a.newPair().Cert, true, nil); err != nil {
 				a.t.Fatal(err)
 			}
 		}, api.TokenClaimed},
@@ -327,7 +331,7 @@ func TestRefusedAdmissionReleasesTheToken(t *testing.T) {
 			tt.change(&req)
 			_, err := a.admissions.Admit(t.Context(), a.own.Fingerprint(), req)
 			requireReason(t, err, tt.reason)
-			if _, err := a.tokens.Claim(t.Context(), tokens.Text(a.token), a.newPair().Cert, nil); err != nil {
+			if _, err := a.tokens.Claim(t.Context(), tokens.Text(a.token), a.newPair().Cert, true, nil); err != nil {
 				t.Errorf("another server cannot use the token: %v", err)
 			}
 		})

@@ -22,8 +22,8 @@ type FormingStore interface {
 
 // Bootstrap makes a standalone server the first member of a cluster: in one entry it
 // gets its name and address, and the cluster its key pair. What the server holds stays.
-// It fails with api.AlreadyClustered; repeated under the same name and address after a
-// lost answer, it succeeds.
+// It fails with api.AlreadyClustered, unless the cluster is the one that this server
+// formed under the same name and address: then an answer was lost, and it succeeds.
 func Bootstrap(ctx context.Context, store FormingStore, name, address string, now func() time.Time, requestor *api.EventRequestor) error {
 	if err := api.ValidateMemberName(name); err != nil {
 		return err
@@ -36,6 +36,10 @@ func Bootstrap(ctx context.Context, store FormingStore, name, address string, no
 		return err
 	}
 	if view.Cluster().Enabled {
+		self, ok := view.Member(store.ID())
+		if ok && self.Name == name && self.Address == address && self.Token == "" {
+			return nil // who joined has a token
+		}
 		return api.AlreadyClustered
 	}
 	pair, err := trust.GenerateAt(now(), trust.Server, trust.LocalHosts()...)

@@ -92,7 +92,7 @@ func (b *bed) joiner(n int) *trust.KeyPair {
 		b.t.Fatal(err)
 	}
 	pair := b.newPair()
-	if _, err := b.tokens.Claim(b.t.Context(), tokens.Text(token), pair.Cert, nil); err != nil {
+	if _, err := b.tokens.Claim(b.t.Context(), tokens.Text(token), pair.Cert, true, nil); err != nil {
 		b.t.Fatal(err)
 	}
 	return pair

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,6 +32,7 @@ const (
 	undoTime   = 10 * time.Second // to tell the cluster that a join came to nothing
 	settleTime = 2 * time.Second  // for the database roles to settle after a join
 	retryTime  = time.Second      // between tries to settle an interrupted join
+	watchTime  = time.Second      // between looks whether the cluster still wants the join
 )
 
 // Steps of a join that JoinerConfig.Reach is told of; each names what has just been done.
@@ -61,6 +63,8 @@ type Replica interface {
 	Ready(ctx context.Context) error
 	Read(ctx context.Context) (*raftstore.View, error)
 	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+	// Failed yields the reason, once, when the replica had to stop.
+	Failed() <-chan error
 	Close() error
 }
 
@@ -101,8 +105,9 @@ type JoinerConfig struct {
 // until the cluster counts it as a member, and the command "member.abort", applied
 // once for all members, decides which of the two it is.
 type Joiner struct {
-	cfg  JoinerConfig
-	busy sync.Mutex
+	cfg      JoinerConfig
+	busy     sync.Mutex
+	resuming atomic.Bool // Resume holds busy
 }
 
 // NewJoiner returns a Joiner.
@@ -128,18 +133,37 @@ type attempt struct {
 	progress func(string)
 }
 
-// Join makes this server a member, or leaves it what it was. It blocks until either
-// is certain, or ctx ends; then the outcome is settled by Resume. It fails with
-// api.JoinRunning while another join, or the remains of one, is under way.
-func (j *Joiner) Join(ctx context.Context, req api.ClusterPut, progress func(string)) error {
+// Begin keeps every join off until end is called. It fails with api.JoinRunning while
+// one, or the remains of one, is under way: then only the cluster can tell whether this
+// server is a member of it.
+func (j *Joiner) Begin() (end func(), err error) {
 	if !j.busy.TryLock() {
-		return api.JoinRunning
+		if j.resuming.Load() {
+			return nil, errUnsettled()
+		}
+		return nil, api.JoinRunning
 	}
-	defer j.busy.Unlock()
 	if _, ok := j.cfg.Notes.Join(); ok {
-		return api.Errorf(api.JoinRunning, "An earlier join of this server was interrupted, and the cluster has not been reached yet to settle it").
-			WithHint("make sure that this server can reach the cluster, and try again in a moment")
+		j.busy.Unlock()
+		return nil, errUnsettled()
 	}
+	return j.busy.Unlock, nil
+}
+
+func errUnsettled() error {
+	return api.Errorf(api.JoinRunning, "An earlier join of this server was interrupted, and the cluster has not been reached yet to settle it").
+		WithHint("make sure that this server can reach the cluster, and try again in a moment")
+}
+
+// Join makes this server a member, or leaves it what it was. It blocks until either
+// is certain, or ctx ends, or the cluster is out of reach; then the outcome is settled
+// by Resume, for which a note is left. It fails with api.JoinRunning as Begin does.
+func (j *Joiner) Join(ctx context.Context, req api.ClusterPut, progress func(string)) error {
+	end, err := j.Begin()
+	if err != nil {
+		return err
+	}
+	defer end()
 	a := &attempt{Joiner: j, req: req, progress: progress}
 	release, err := j.cfg.Listen(req.ServerAddress)
 	if err != nil {
@@ -154,10 +178,13 @@ func (j *Joiner) Join(ctx context.Context, req api.ClusterPut, progress func(str
 		return nil
 	}
 	active, undone := a.undo(ctx)
-	if active {
+	_, unsettled := j.cfg.Notes.Join()
+	switch {
+	case active:
 		return nil // the answer was lost, and the server is a member
-	}
-	if !undone {
+	case unsettled:
+		return fmt.Errorf("%w (the join is not settled: this server goes on asking the cluster whether it is a member)", err)
+	case !undone:
 		return fmt.Errorf("%w (the cluster could not be told; it forgets this server within some minutes)", err)
 	}
 	return err
@@ -311,7 +338,7 @@ func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx co
 // mayPass tells whether another member, or the same one a moment later, may answer
 // better than err.
 func mayPass(err error) bool {
-	return slices.ContainsFunc([]api.Reason{api.Unavailable, api.NoQuorum, api.OutcomeUnknown, api.Timeout, api.ShuttingDown},
+	return slices.ContainsFunc([]api.Reason{api.Unavailable, api.NoQuorum, api.OutcomeUnknown, api.Timeout, api.ShuttingDown, api.TooMany},
 		func(r api.Reason) bool { return errors.Is(err, r) })
 }
 
@@ -365,11 +392,20 @@ func (a *attempt) enter(ctx context.Context) error {
 		return err
 	}
 	a.progress("Receiving the cluster's state")
-	if err := a.fill(ctx); err != nil {
+	if err := a.open(); err != nil {
 		return err
 	}
-	a.progress("Becoming a member")
-	return a.activate(ctx)
+	err := a.watched(ctx, func(ctx context.Context) error {
+		if err := a.fill(ctx); err != nil {
+			return err
+		}
+		a.progress("Becoming a member")
+		return a.activate(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return a.takeUp(ctx)
 }
 
 // claim binds the token to this server's key. The upstream client has done it before.
@@ -425,6 +461,11 @@ func (a *attempt) admit(ctx context.Context) error {
 		})
 		return err
 	})
+	if errors.Is(err, api.NotAuthorized) { // a key that claims nothing is a stranger's
+		if lost := a.standing(ctx); claimLost(lost) {
+			err = lost
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("admission to the cluster: %w", err)
 	}
@@ -444,18 +485,85 @@ func peersOf(peers []Peer) []localstore.Peer {
 	return out
 }
 
-// fill opens the new replica beside the old one and waits until it holds all that the
-// cluster had acknowledged.
-func (a *attempt) fill(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, fillTime)
-	defer cancel()
+// open opens the new replica beside the old one.
+func (a *attempt) open() error {
 	var err error
 	if a.replica, err = a.cfg.Open(a.rec); err != nil {
 		return fmt.Errorf("open the new replica: %w", err)
 	}
-	if err := a.reach(PointOpened); err != nil {
-		return err
+	return a.reach(PointOpened)
+}
+
+// watched runs f, and ends its context when there is no point in going on: the new
+// replica has failed, or the cluster has ended the join. A replica that has failed is
+// closed, whatever f came to.
+func (a *attempt) watched(ctx context.Context, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var failed, ended error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case failed = <-a.replica.Failed():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	wg.Go(func() {
+		if ended = a.watchStanding(ctx); ended != nil {
+			cancel()
+		}
+	})
+	err := f(ctx)
+	cancel()
+	wg.Wait()
+	switch {
+	case failed != nil:
+		a.closeReplica()
+		return fmt.Errorf("the new replica failed: %w", failed)
+	case err != nil && ended != nil:
+		return fmt.Errorf("the cluster ended the join: %w", ended)
 	}
+	return err
+}
+
+// watchStanding asks the cluster again and again whether this server's claim stands,
+// and returns why it does not. It returns nil when ctx ends. Whom the cluster does not
+// want any more is not told so by its replica: no member speaks to it then.
+func (a *attempt) watchStanding(ctx context.Context) error {
+	tick := time.NewTicker(watchTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := a.standing(ctx); claimLost(err) {
+			return err
+		}
+	}
+}
+
+// standing asks what has become of the claim of this server's key.
+func (a *attempt) standing(ctx context.Context) error {
+	req := a.joinRequest()
+	req.Token = "" // what counts is the key
+	return a.ask(ctx, stepTime, func(ctx context.Context) error {
+		_, err := a.cluster.Preflight(ctx, req)
+		return err
+	})
+}
+
+// claimLost tells whether err says that the claim of a join is gone, and the join with it.
+func claimLost(err error) bool {
+	return slices.ContainsFunc([]api.Reason{api.TokenRevoked, api.TokenExpired, api.TokenUsed, api.TokenNotClaimed},
+		func(r api.Reason) bool { return errors.Is(err, r) })
+}
+
+// fill waits until the new replica holds all that the cluster had acknowledged.
+func (a *attempt) fill(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
 	if err := a.replica.Ready(ctx); err != nil {
 		return fmt.Errorf("be added to the cluster: %w", err)
 	}
@@ -472,7 +580,7 @@ func (a *attempt) fill(ctx context.Context) error {
 	return a.reach(PointFilled)
 }
 
-// activate makes this server a member in one entry, and then its own.
+// activate makes this server a member, in one entry.
 func (a *attempt) activate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
@@ -487,9 +595,11 @@ func (a *attempt) activate(ctx context.Context) error {
 	if _, err := a.replica.Propose(ctx, cmd); err != nil {
 		return fmt.Errorf("become a member: %w", err)
 	}
-	if err := a.reach(PointActivated); err != nil {
-		return err
-	}
+	return a.reach(PointActivated)
+}
+
+// takeUp makes the filled replica this server's own.
+func (a *attempt) takeUp(ctx context.Context) error {
 	if err := a.cfg.Adopt(a.rec, a.replica); err != nil {
 		return err
 	}
@@ -526,7 +636,9 @@ func (a *attempt) undo(ctx context.Context) (active, undone bool) {
 	active, err := a.settleOnce(ctx, a.rec)
 	switch {
 	case err == nil && active:
-		if err := a.become(a.rec, a.replica); err != nil {
+		replica := a.replica
+		a.replica = nil
+		if err := a.become(a.rec, replica); err != nil {
 			a.cfg.Log.Error("this server is a member, and cannot take up its replica", "err", err)
 			return false, false
 		}
@@ -550,17 +662,21 @@ func (a *attempt) releaseClaim(ctx context.Context) bool {
 }
 
 func (a *attempt) closeReplica() {
-	if a.replica == nil {
-		return
+	if a.replica != nil {
+		a.closeNew(a.replica)
+		a.replica = nil
 	}
-	if err := a.replica.Close(); err != nil {
-		a.cfg.Log.Warn("close the new replica", "err", err)
-	}
-	a.replica = nil
 }
 
-// settleOnce asks the cluster, at all addresses known, whether the join of rec has
-// made this server a member; if not, it never will.
+func (j *Joiner) closeNew(r Replica) {
+	if err := r.Close(); err != nil {
+		j.cfg.Log.Warn("close the new replica", "err", err)
+	}
+}
+
+// settleOnce asks the cluster, at all addresses known side by side, whether the join of
+// rec has made this server a member; if not, it never will. The question may be asked
+// twice: the answer never changes.
 func (j *Joiner) settleOnce(ctx context.Context, rec *localstore.JoinRecord) (active bool, err error) {
 	cert, err := trust.ParseCertificate(rec.ClusterCert)
 	if err != nil {
@@ -572,20 +688,35 @@ func (j *Joiner) settleOnce(ctx context.Context, rec *localstore.JoinRecord) (ac
 			addresses = append(addresses, p.Address)
 		}
 	}
-	var errs []error
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	type answer struct {
+		active bool
+		err    error
+	}
+	answers := make(chan answer, len(addresses))
 	for _, addr := range addresses {
-		each, cancel := context.WithTimeout(ctx, undoTime/2)
-		res, err := j.cfg.Connect(addr, cert).Abort(each, rec.Replica.ID)
-		cancel()
-		if err == nil {
-			return res.Active, nil
+		go func() {
+			res, err := j.cfg.Connect(addr, cert).Abort(ctx, rec.Replica.ID)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", addr, err)
+			}
+			answers <- answer{res.Active, err}
+		}()
+	}
+	var errs []error
+	for range addresses {
+		got := <-answers
+		if got.err == nil {
+			return got.active, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+		errs = append(errs, got.err)
 	}
 	return false, errors.Join(errs...)
 }
 
-// become takes up the replica of a join that succeeded.
+// become takes up the replica of a join that succeeded, or closes it: the next try
+// opens it again.
 func (j *Joiner) become(rec *localstore.JoinRecord, r Replica) error {
 	if r == nil {
 		var err error
@@ -593,7 +724,11 @@ func (j *Joiner) become(rec *localstore.JoinRecord, r Replica) error {
 			return err
 		}
 	}
-	return j.cfg.Adopt(rec, r)
+	if err := j.cfg.Adopt(rec, r); err != nil {
+		j.closeNew(r)
+		return err
+	}
+	return nil
 }
 
 // forget drops what a join that came to nothing has left here.
@@ -601,12 +736,17 @@ func (j *Joiner) forget(rec *localstore.JoinRecord) error {
 	return errors.Join(j.cfg.Discard(rec.Replica), j.cfg.Notes.ClearJoin())
 }
 
-// Resume settles a join that an earlier run of this server did not finish. It blocks
-// until that is done or ctx ends; until then the server stays what it was. It does
-// nothing if there is none.
+// Resume settles a join that was cut off, in this run of the server or an earlier one.
+// It blocks until that is done or ctx ends; until then the server stays what it was. It
+// does nothing if there is none.
 func (j *Joiner) Resume(ctx context.Context) {
+	if _, ok := j.cfg.Notes.Join(); !ok {
+		return
+	}
 	j.busy.Lock()
 	defer j.busy.Unlock()
+	j.resuming.Store(true)
+	defer j.resuming.Store(false)
 	for {
 		rec, ok := j.cfg.Notes.Join()
 		if !ok {

@@ -2,8 +2,12 @@ package membership
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"incusd/api"
@@ -227,11 +231,28 @@ func (s *Admissions) dialBack(ctx context.Context, a *applicant) {
 	case probeCtx.Err() != nil:
 		a.add(api.Errorf(api.AddressUnreach, "Address %s did not answer within %s", a.address, s.set.ProbeTimeout))
 	case err != nil:
-		a.add(api.Errorf(api.AddressUnreach, "Address %s cannot be reached from the cluster: %v", a.address, err))
+		s.log.Debug("A joining server was not reached", "address", a.address, "err", err)
+		a.add(api.Errorf(api.AddressUnreach, "Address %s cannot be reached from the cluster: %s", a.address, probeFailure(err)))
 	case got != a.fingerprint:
 		a.add(api.Errorf(api.AddressUnreach, "Another server answers at %s: its certificate has the fingerprint %.12s, expected %.12s", a.address, got, a.fingerprint).
 			WithHint("give the address of the joining server itself"))
 	}
+}
+
+// probeFailure says in fixed words why an address was not reached: the error itself
+// would tell the caller about the cluster's network.
+func probeFailure(err error) string {
+	var timeout interface{ Timeout() bool }
+	var noTLS tls.RecordHeaderError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timed out"
+	case errors.As(err, &noTLS):
+		return "what answers there does not speak TLS"
+	}
+	return "no connection"
 }
 
 // memberAddress checks the address of a member and brings it into the form that is
@@ -243,5 +264,25 @@ func memberAddress(address string) (string, error) {
 	if err := config.ValidateListenAddress(address, config.AddressOptions{AllowDNS: true}); err != nil {
 		return "", api.Errorf(api.AddressInvalid, "Invalid server address %q: %v", address, err)
 	}
-	return config.CanonicalAddress(address, config.DefaultPort), nil
+	canonical := config.CanonicalAddress(address, config.DefaultPort)
+	if err := checkReach(canonical); err != nil {
+		return "", err
+	}
+	return canonical, nil
+}
+
+// checkReach refuses addresses that name nobody whom all members reach. The cluster
+// must not be made to dial them: services of the machine's provider are found there.
+func checkReach(address string) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil // a name
+	}
+	switch ip := at.Addr().Unmap(); {
+	case ip.IsLinkLocalUnicast():
+		return api.Errorf(api.AddressInvalid, "Invalid server address %q: Link-local addresses aren't allowed", address)
+	case ip.IsMulticast():
+		return api.Errorf(api.AddressInvalid, "Invalid server address %q: Multicast addresses aren't allowed", address)
+	}
+	return nil
 }

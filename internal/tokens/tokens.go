@@ -137,9 +137,11 @@ func fingerprintOf(cluster state.Cluster) (string, error) {
 // written before the certificate is known to be usable, so that a refusal burns
 // nothing; the same server may claim again. It fails with CertInvalid or ClockSkew,
 // TokenUnknown, FingerprintMatch, TokenWrongName, TokenUsed, TokenRevoked,
-// TokenExpired, and with TokenClaimed while another server holds the claim. It
-// blocks until the claim is committed or ctx ends.
-func (s *Service) Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, requestor *api.EventRequestor) (*state.Token, error) {
+// TokenExpired, and with TokenClaimed while another server holds the claim. Proved
+// tells that the caller has the certificate's key; only then does the claim take the
+// place of one on another token, which else makes it fail with CertTaken. It blocks
+// until the claim is committed or ctx ends.
+func (s *Service) Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error) {
 	if err := trust.CheckValid(cert, s.now()); err != nil {
 		return nil, err
 	}
@@ -159,6 +161,7 @@ func (s *Service) Claim(ctx context.Context, token *api.ClusterMemberJoinToken, 
 		Name:        token.ServerName,
 		Fingerprint: fingerprint,
 		Certificate: trust.EncodePEM(cert),
+		Proved:      proved,
 	})
 	if err != nil {
 		return nil, err

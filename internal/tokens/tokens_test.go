@@ -80,7 +80,7 @@ func (c *cluster) join(s *Service, name, address string) *state.Member {
 		c.t.Fatal(err)
 	}
 	pair := c.newPair()
-	if _, err := s.Claim(c.t.Context(), Text(token), pair.Cert, nil); err != nil {
+	if _, err := s.Claim(c.t.Context(), Text(token), pair.Cert, true, nil); err != nil {
 		c.t.Fatal(err)
 	}
 	id := "id-" + name
@@ -182,9 +182,9 @@ func TestNewestTokenOfANameWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	joiner := c.newPair()
-	_, err = s.Claim(t.Context(), Text(first), joiner.Cert, nil)
+	_, err = s.Claim(t.Context(), Text(first), joiner.Cert, true, nil)
 	requireReason(t, err, api.TokenRevoked)
-	if _, err = s.Claim(t.Context(), Text(second), joiner.Cert, nil); err != nil {
+	if _, err = s.Claim(t.Context(), Text(second), joiner.Cert, true, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -199,19 +199,39 @@ func TestTokenAdmitsOneOfTwoJoiners(t *testing.T) {
 	}
 	first, second := c.newPair(), c.newPair()
 	for range 2 { // once more, since an answer may be lost
-		claimed, err := s.Claim(t.Context(), Text(token), first.Cert, nil)
+		claimed, err := s.Claim(t.Context(), Text(token), first.Cert, true, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if claimed.ClaimedBy != first.Fingerprint() || claimed.Secret != "" {
 			t.Errorf("claimed token is %+v", claimed)
 		}
-		_, err = s.Claim(t.Context(), Text(token), second.Cert, nil)
+		_, err = s.Claim(t.Context(), Text(token), second.Cert, true, nil)
 		requireReason(t, err, api.TokenClaimed)
 	}
 	c.now = c.now.Add(state.ClaimTime)
-	if _, err := s.Claim(t.Context(), Text(token), second.Cert, nil); err != nil {
+	if _, err := s.Claim(t.Context(), Text(token), second.Cert, true, nil); err != nil {
 		t.Fatalf("the claim ran out, but: %v", err)
+	}
+}
+
+func TestUnprovedClaimDoesNotReplaceAnother(t *testing.T) {
+	c := newCluster(t)
+	c.enable()
+	s := c.service()
+	joiner := c.newPair()
+	first, err1 := s.Issue(t.Context(), "node2", nil)
+	second, err2 := s.Issue(t.Context(), "node3", nil)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim(t.Context(), Text(first), joiner.Cert, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Claim(t.Context(), Text(second), joiner.Cert, false, nil)
+	requireReason(t, err, api.CertTaken)
+	if _, err := s.Claim(t.Context(), Text(second), joiner.Cert, true, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -243,14 +263,14 @@ func TestClaimRefusalsBurnNothing(t *testing.T) {
 			before := c.index
 			text := Text(token)
 			tt.change(text)
-			_, err := s.Claim(t.Context(), text, tt.cert, nil)
+			_, err := s.Claim(t.Context(), text, tt.cert, true, nil)
 			requireReason(t, err, tt.reason)
 			if c.index != before {
 				t.Errorf("the refusal was written to the log")
 			}
 		})
 	}
-	if _, err := s.Claim(t.Context(), Text(token), joiner.Cert, nil); err != nil {
+	if _, err := s.Claim(t.Context(), Text(token), joiner.Cert, true, nil); err != nil {
 		t.Fatalf("after the refusals: %v", err)
 	}
 }
@@ -275,7 +295,7 @@ func TestOnlyTheHolderOfTheSecretIsToldWhatBecameOfAToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := c.newPair()
-	if _, err := s.Claim(t.Context(), Text(used), first.Cert, nil); err != nil {
+	if _, err := s.Claim(t.Context(), Text(used), first.Cert, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.must(state.KindMemberAdmit, state.MemberAdmit{ID: "id-4", Fingerprint: first.Fingerprint(), Name: "node4", Address: "10.1.0.4:8443", CommandVersion: 1})
@@ -284,11 +304,11 @@ func TestOnlyTheHolderOfTheSecretIsToldWhatBecameOfAToken(t *testing.T) {
 
 	joiner := c.newPair()
 	for reason, token := range map[api.Reason]*state.Token{api.TokenRevoked: revoked, api.TokenExpired: expired, api.TokenUsed: used} {
-		_, err = s.Claim(t.Context(), Text(token), joiner.Cert, nil)
+		_, err = s.Claim(t.Context(), Text(token), joiner.Cert, true, nil)
 		requireReason(t, err, reason)
 		guess := Text(token)
 		guess.Secret = newSecret()
-		_, err = s.Claim(t.Context(), guess, joiner.Cert, nil)
+		_, err = s.Claim(t.Context(), guess, joiner.Cert, true, nil)
 		requireReason(t, err, api.TokenUnknown)
 	}
 	requireReason(t, s.Revoke(t.Context(), revoked.Operation, nil), api.BadRequest)
@@ -303,7 +323,7 @@ func TestLeadersClockJudgesExpiry(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.skew = 4 * time.Hour // this member's clock is ahead
-	if _, err := c.service().Claim(t.Context(), Text(token), c.newPair().Cert, nil); err != nil {
+	if _, err := c.service().Claim(t.Context(), Text(token), c.newPair().Cert, true, nil); err != nil {
 		t.Fatalf("refused by the wrong clock: %v", err)
 	}
 }
@@ -316,7 +336,7 @@ func TestInspectNamesAllProblems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Claim(t.Context(), Text(token), c.newPair().Cert, nil); err != nil {
+	if _, err := s.Claim(t.Context(), Text(token), c.newPair().Cert, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	text := Text(token)
@@ -440,10 +460,10 @@ func TestSecretsDoNotReachTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Claim(t.Context(), Text(token), c.newPair().Cert, nil); err != nil {
+	if _, err := s.Claim(t.Context(), Text(token), c.newPair().Cert, true, nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Claim(t.Context(), Text(token), c.newPair().Cert, nil)
+	_, err = s.Claim(t.Context(), Text(token), c.newPair().Cert, true, nil)
 	requireReason(t, err, api.TokenClaimed)
 	if err := s.Revoke(t.Context(), token.Operation, nil); err != nil {
 		t.Fatal(err)

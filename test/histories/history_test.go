@@ -159,8 +159,10 @@ func (h *history) check(t *testing.T) {
 // after it.
 func (f finding) String() string {
 	longest := 0
-	for _, partial := range f.info.PartialLinearizations()[0] {
-		longest = max(longest, len(partial))
+	for _, partition := range f.info.PartialLinearizations() { // there is one
+		for _, partial := range partition {
+			longest = max(longest, len(partial))
+		}
 	}
 	ops := slices.SortedFunc(slices.Values(f.ops), func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
 	const before, after = 20, 10

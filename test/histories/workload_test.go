@@ -25,8 +25,11 @@ const (
 	registers = 3
 	// leastPatience is how long the first client waits for an answer; each further one
 	// waits longer by as much. Some give up before a new leader is elected, so that
-	// outcomes stay open, and some see it.
+	// outcomes stay open, and some see it. The last clients wait until a member gives up:
+	// what it then says must be true.
 	leastPatience = 300 * time.Millisecond
+	mostPatience  = 15 * time.Second
+	patient       = 2
 	// markPrefix is of the keys that each write sets besides its register, once: what is
 	// set there in the end tells which writes were made.
 	markPrefix = "user.mark."
@@ -96,7 +99,8 @@ func (w *workload) requireTrust(ctx context.Context) {
 	}
 }
 
-// start lets the clients act. What it returns stops them and waits for them.
+// start lets the clients act. What it returns stops them and waits for them; more than
+// one call is harmless.
 func (w *workload) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -121,7 +125,11 @@ type worker struct {
 
 func (w *workload) newWorker(id int) *worker {
 	k := &worker{workload: w, id: id, rng: rand.New(rand.NewPCG(w.seed, uint64(id)))}
-	opts := client.Options{Dial: w.dial, Timeout: leastPatience * time.Duration(id+1), OnStale: func(client.Stale) { k.stale = true }}
+	patience := leastPatience * time.Duration(id+1)
+	if id >= clients-patient {
+		patience = mostPatience
+	}
+	opts := client.Options{Dial: w.dial, Timeout: patience, OnStale: func(client.Stale) { k.stale = true }}
 	for _, to := range w.targets {
 		k.admins = append(k.admins, client.HTTPS(to.address, client.Pin(w.cluster, &w.admin.TLS), opts))
 		k.strangers = append(k.strangers, client.HTTPS(to.address, client.Pin(w.cluster, (*tls.Certificate)(nil)), opts))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +32,13 @@ func TestHistoriesOfDaemonsInOneProcess(t *testing.T) {
 	for n := range runs {
 		seed := seed + n
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			var w *workload
-			synctest.Test(t, func(t *testing.T) { w = play(t, seed) })
-			w.h.check(t)
+			var h *history
+			var s *storm
+			synctest.Test(t, func(t *testing.T) { h, s = play(t, seed) })
+			h.check(t)
+			if t.Failed() {
+				t.Logf("the faults:\n%s", s.log)
+			}
 		})
 	}
 }
@@ -48,32 +53,73 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// stormTime is how long faults go on, in virtual time.
-const stormTime = 10 * time.Second
+// In virtual time:
+const (
+	// stormTime is how long faults come and go.
+	stormTime = 10 * time.Second
+	// longFault is how long the last one stays: members give up on calls in between.
+	longFault = 11 * time.Second
+)
 
 // play runs one history: a cluster, clients, faults, and in the end a whole cluster again.
-func play(t *testing.T, seed uint64) *workload {
-	c := clustertest.New(t, []int{3, 5}[seed%2])
+func play(t *testing.T, seed uint64) (*history, *storm) {
+	c := form(t, seed)
 	w := newWorkload(c.Context(), t, seed, adminOf(c.Servers()[0]), targetsOf(c), dialer(c, outside))
 	s := &storm{c: c, rng: rand.New(rand.NewPCG(seed, 1<<32)), begun: time.Now()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the faults:\n%s", s.log)
+		}
+	})
 	s.heal()
 	stop := w.start()
+	defer stop()
 	for time.Since(s.begun) < stormTime {
-		s.blow()
+		s.blow(100*time.Millisecond, 1800*time.Millisecond)
 	}
+	s.blow(longFault, longFault+time.Second)
 	stop()
 	s.heal()
 	c.Leader()
 	c.RequireConverged()
 	w.requireMarks(w.last())
 	c.RequireConverged()
-	if t.Failed() {
-		t.Logf("the faults:\n%s", s.log)
-	}
 	for _, server := range c.Servers() {
 		server.Stop()
 	}
-	return w
+	return w.h, s
+}
+
+// form makes a cluster of three members, or of five, of which two have no vote. They
+// compact their logs often, and hesitate.
+func form(t *testing.T, seed uint64) *clustertest.Cluster {
+	size := []int{3, 5}[seed%2]
+	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+	for n := range size {
+		s := c.AddServer(clustertest.CompactAfter(100), clustertest.OnReach(hesitate(seed, uint64(n))))
+		if n == 0 {
+			s.MustBootstrap()
+		} else {
+			s.MustJoin(c.Servers()[0])
+		}
+	}
+	return c
+}
+
+// hesitate waits at some steps of writes, so that faults come between an entry's commit
+// and its answer, and wherever else they hurt.
+func hesitate(seed, server uint64) func(point string) error {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 1<<33+server))
+	return func(string) error {
+		mu.Lock()
+		waits, d := rng.IntN(4) == 0, time.Duration(rng.IntN(20))*time.Millisecond
+		mu.Unlock()
+		if waits {
+			<-time.After(d)
+		}
+		return nil
+	}
 }
 
 func targetsOf(c *clustertest.Cluster) []target {
@@ -146,7 +192,14 @@ var faults = []struct {
 	{"the leader hears nothing", 3, func(s *storm) { s.deafen(s.leader()) }},
 	{"one hears nothing", 1, func(s *storm) { s.deafen(s.any()) }},
 	{"one does not hear the leader", 2, func(s *storm) { s.c.Net.CutOneWay(s.leader().Host, s.other(s.leader()).Host) }},
-	{"the leader is slow", 3, func(s *storm) { s.slow(s.leader()) }},
+	{"the leader is slow", 2, func(s *storm) { s.slow(s.leader()) }},
+	{"the leader hears late, and is then not heard", 4, func(s *storm) {
+		// What it hears lets it go on to believe in itself when others do not any more.
+		leader := s.leader()
+		s.late(leader)
+		s.wait(400*time.Millisecond, time.Second)
+		s.mute(leader)
+	}},
 	{"isolate the leader, kill another", 2, func(s *storm) {
 		leader := s.leader()
 		s.isolate(leader)
@@ -154,9 +207,9 @@ var faults = []struct {
 	}},
 }
 
-// blow lets one thing go wrong for a while, mends it, and gives the cluster some time,
+// blow lets one thing go wrong for some time, mends it, and gives the cluster a moment,
 // which may be too little.
-func (s *storm) blow() {
+func (s *storm) blow(least, most time.Duration) {
 	total := 0
 	for _, f := range faults {
 		total += f.weight
@@ -169,14 +222,14 @@ func (s *storm) blow() {
 			break
 		}
 	}
-	s.wait(100, 1800)
+	s.wait(least, most)
 	s.log += fmt.Sprintf("  %6.3f s: heal\n", time.Since(s.begun).Seconds())
 	s.heal()
-	s.wait(0, 500)
+	s.wait(0, 500*time.Millisecond)
 }
 
-func (s *storm) wait(least, most int) {
-	<-time.After(time.Duration(least+s.rng.IntN(most-least)) * time.Millisecond)
+func (s *storm) wait(least, most time.Duration) {
+	<-time.After(least + time.Duration(s.rng.Int64N(int64(most-least))))
 }
 
 // heal starts who is down, mends all links, and gives each a little delay: without it all
@@ -193,7 +246,7 @@ func (s *storm) heal() {
 	for _, from := range hosts {
 		for _, to := range hosts {
 			if from != to {
-				s.c.Net.Delay(from, to, time.Duration(200+s.rng.IntN(3000))*time.Microsecond)
+				s.c.Net.Delay(from, to, time.Duration(500+s.rng.IntN(5000))*time.Microsecond)
 			}
 		}
 	}
@@ -247,11 +300,21 @@ func (s *storm) deafen(server *clustertest.Server) {
 	}
 }
 
+// slow delays what the server sends, and late what it hears.
 func (s *storm) slow(server *clustertest.Server) {
 	delay := time.Duration(20+s.rng.IntN(400)) * time.Millisecond
 	for _, other := range s.c.Servers() {
 		if other != server {
 			s.c.Net.Delay(server.Host, other.Host, delay)
+		}
+	}
+}
+
+func (s *storm) late(server *clustertest.Server) {
+	delay := time.Duration(100+s.rng.IntN(500)) * time.Millisecond
+	for _, other := range s.c.Servers() {
+		if other != server {
+			s.c.Net.Delay(other.Host, server.Host, delay)
 		}
 	}
 }
