@@ -188,3 +188,12 @@ func clustered(view *raftstore.View, err error) (*raftstore.View, error) {
 	}
 	return view, nil
 }
+
+// unlessStale is missing, or, where nobody can know at present, that there is no quorum:
+// who is told that something does not exist acts on it.
+func unlessStale(view *raftstore.View, missing *api.Error) error {
+	if view.Stale == nil {
+		return missing
+	}
+	return api.Errorf(api.NoQuorum, "No quorum: this member does not know whether it exists (%s)", missing.Message)
+}

@@ -61,7 +61,7 @@ func (s *Server) findMember(c *call, read func(context.Context) (*raftstore.View
 	}
 	m, ok := view.MemberByName(c.name("name"))
 	if !ok {
-		return nil, nil, api.Errorf(api.MemberNotFound, "Cluster member not found")
+		return nil, nil, unlessStale(view, api.Errorf(api.MemberNotFound, "Cluster member not found"))
 	}
 	return view, m, nil
 }

@@ -111,7 +111,7 @@ func (s *Server) findOperation(c *call) (found, *raftstore.View, error) {
 	for m := range askAll[api.Operation](c.Context(), s, s.online(view), operationURL(id)) {
 		return found{at: m}, view, nil
 	}
-	return found{}, nil, missing
+	return found{}, nil, unlessStale(view, missing)
 }
 
 // operationGet shows one operation: GET /1.0/operations/ID.

@@ -12,9 +12,13 @@ import (
 // other operation that has ended.
 const Lingering = 5 * time.Second
 
-// Visible tells whether t appears among the operations at the time now.
+// Visible tells whether t appears among the operations at the time now. One that is past
+// its expiry does not, though the leader may note its end some seconds later.
 func Visible(t *state.Token, now time.Time) bool {
-	return t.Ended == "" || now.Before(t.EndedAt.Add(Lingering))
+	if t.Ended == "" {
+		return !t.Expired(now)
+	}
+	return now.Before(t.EndedAt.Add(Lingering))
 }
 
 // Location is the name of the member that issued t, or "none" if it is no longer
