@@ -56,6 +56,7 @@ type TermReply struct{ Term uint64 }
 // ReadyReply answers a joining member.
 type ReadyReply struct {
 	Refused string // not the leader
+	Leader  string // who leads instead, as far as is known
 	Err     *api.Error
 }
 
@@ -145,7 +146,7 @@ func (c *calls) Commit(notice *CommitNotice, _ *struct{}) error {
 // Ready adds a joining member that listens now to Raft's configuration.
 func (c *calls) Ready(_ *struct{}, reply *ReadyReply) error {
 	if !c.store.IsLeader() {
-		reply.Refused = errNotLeader.Error()
+		reply.Refused, reply.Leader = errNotLeader.Error(), c.store.Leader()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.store.ctx, c.store.cfg.Timing.Call)

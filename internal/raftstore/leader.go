@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -390,11 +391,12 @@ func (s *Store) TransferLeadership(ctx context.Context, to string) error {
 // Ready tells the leader, found through the members known here, that this new member
 // listens and may be added. It blocks until it was added or ctx ends.
 func (s *Store) Ready(ctx context.Context) error {
-	var last error = errors.New("no member is known")
+	last := errors.New("no member is known")
 	for {
-		for _, id := range s.peerIDs() {
+		next := s.peerIDs()
+		for i := 0; i < len(next); i++ {
 			var reply ReadyReply
-			err := s.call(ctx, id, "Ready", &struct{}{}, &reply)
+			err := s.call(ctx, next[i], "Ready", &struct{}{}, &reply)
 			switch {
 			case err != nil:
 				last = err
@@ -402,6 +404,9 @@ func (s *Store) Ready(ctx context.Context) error {
 				return reply.Err
 			case reply.Refused == "":
 				return nil
+			default:
+				last = errors.New(reply.Refused)
+				next = slices.Concat(next[:i+1], named(reply.Leader, next[:i+1]), next[i+1:])
 			}
 		}
 		select {
@@ -412,4 +417,12 @@ func (s *Store) Ready(ctx context.Context) error {
 			return errStopped
 		}
 	}
+}
+
+// named is the leader that was named, unless it was asked already.
+func named(leader string, asked []string) []string {
+	if leader == "" || slices.Contains(asked, leader) {
+		return nil
+	}
+	return []string{leader}
 }

@@ -17,6 +17,7 @@ import (
 	"incusd/api"
 	"incusd/client"
 	"incusd/internal/clustertest"
+	"incusd/internal/raftstore"
 )
 
 // outside is the host of the clients. It is never cut off.
@@ -63,9 +64,11 @@ const (
 
 // play runs one history: a cluster, clients, faults, and in the end a whole cluster again.
 func play(t *testing.T, seed uint64) (*history, *storm) {
-	c := form(t, seed)
+	s := &storm{rng: rand.New(rand.NewPCG(seed, 1<<32))}
+	s.form(t, []int{3, 5}[seed%2])
+	c := s.c
 	w := newWorkload(c.Context(), t, seed, adminOf(c.Servers()[0]), targetsOf(c), dialer(c, outside))
-	s := &storm{c: c, rng: rand.New(rand.NewPCG(seed, 1<<32)), begun: time.Now()}
+	s.begun = time.Now()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the faults:\n%s", s.log)
@@ -75,7 +78,7 @@ func play(t *testing.T, seed uint64) (*history, *storm) {
 	stop := w.start()
 	defer stop()
 	for time.Since(s.begun) < stormTime {
-		s.blow(100*time.Millisecond, 1800*time.Millisecond)
+		s.blow(100*time.Millisecond, 2500*time.Millisecond)
 	}
 	s.blow(longFault, longFault+time.Second)
 	stop()
@@ -90,35 +93,16 @@ func play(t *testing.T, seed uint64) (*history, *storm) {
 	return w.h, s
 }
 
-// form makes a cluster of three members, or of five, of which two have no vote. They
-// compact their logs often, and hesitate.
-func form(t *testing.T, seed uint64) *clustertest.Cluster {
-	size := []int{3, 5}[seed%2]
-	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+// form makes a cluster; of five members two have no vote. They compact their logs often.
+func (s *storm) form(t *testing.T, size int) {
+	s.c = &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
 	for n := range size {
-		s := c.AddServer(clustertest.CompactAfter(100), clustertest.OnReach(hesitate(seed, uint64(n))))
+		server := s.c.AddServer(clustertest.CompactAfter(100), clustertest.OnReach(s.reach))
 		if n == 0 {
-			s.MustBootstrap()
+			server.MustBootstrap()
 		} else {
-			s.MustJoin(c.Servers()[0])
+			server.MustJoin(s.c.Servers()[0])
 		}
-	}
-	return c
-}
-
-// hesitate waits at some steps of writes, so that faults come between an entry's commit
-// and its answer, and wherever else they hurt.
-func hesitate(seed, server uint64) func(point string) error {
-	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 1<<33+server))
-	return func(string) error {
-		mu.Lock()
-		waits, d := rng.IntN(4) == 0, time.Duration(rng.IntN(20))*time.Millisecond
-		mu.Unlock()
-		if waits {
-			<-time.After(d)
-		}
-		return nil
 	}
 }
 
@@ -173,6 +157,34 @@ type storm struct {
 	rng   *rand.Rand
 	begun time.Time
 	log   string
+
+	mu sync.Mutex
+	// armed is what to do when a member gets to the step of that name; nil if nothing.
+	armed map[string]func()
+}
+
+// reach is called by the members at the named steps of a write.
+func (s *storm) reach(point string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.armed[point]; f != nil {
+		delete(s.armed, point)
+		f()
+	}
+	return nil
+}
+
+// when does f at the very moment when some member gets to a step, or soon anyway.
+func (s *storm) when(point string, f func()) {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.armed = map[string]func(){point: func() { f(); close(done) }}
+	s.mu.Unlock()
+	select {
+	case <-done:
+	case <-time.After(200 * time.Millisecond):
+		_ = s.reach(point) // never fails
+	}
 }
 
 // faults are what may go wrong, with how often relative to each other. Each begins its
@@ -199,6 +211,24 @@ var faults = []struct {
 		s.late(leader)
 		s.wait(400*time.Millisecond, time.Second)
 		s.mute(leader)
+	}},
+	// These come when an entry is under way: it will be committed or not, or it is already,
+	// and those who asked for it do not hear of that.
+	{"the leader hears nothing from when it appends", 4, func(s *storm) {
+		leader := s.leader()
+		s.when(raftstore.PointAppend, func() { s.deafen(leader) })
+	}},
+	{"isolate one when the leader appends", 4, func(s *storm) {
+		one := s.other(s.leader())
+		s.when(raftstore.PointAppend, func() { s.isolate(one) })
+	}},
+	{"isolate the leader when it has committed", 4, func(s *storm) {
+		leader := s.leader()
+		s.when(raftstore.PointCommitted, func() { s.isolate(leader) })
+	}},
+	{"isolate one when it sends a write to the leader", 2, func(s *storm) {
+		one := s.other(s.leader())
+		s.when(raftstore.PointForward, func() { s.isolate(one) })
 	}},
 	{"isolate the leader, kill another", 2, func(s *storm) {
 		leader := s.leader()

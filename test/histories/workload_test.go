@@ -29,7 +29,7 @@ const (
 	// what it then says must be true.
 	leastPatience = 300 * time.Millisecond
 	mostPatience  = 15 * time.Second
-	patient       = 2
+	patient       = 3
 	// markPrefix is of the keys that each write sets besides its register, once: what is
 	// set there in the end tells which writes were made.
 	markPrefix = "user.mark."
