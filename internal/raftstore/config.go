@@ -94,7 +94,7 @@ type Config struct {
 	Reach  func(point string) error
 	Timing Timing
 	// SnapshotEvery is the number of commands after which the log is compacted; default
-	// 4096. All of them may have to be applied again at a start, at some 50 µs each; less
+	// 2048. All of them may have to be applied again at a start, at some 50 µs each; less
 	// makes starts faster and writes snapshots more often.
 	SnapshotEvery uint64
 	// Now is the wall clock that commands are stamped with; default time.Now.
@@ -132,7 +132,7 @@ func (c *Config) validate() error {
 		return errors.New("raftstore: the lease must not exceed the election timeout")
 	}
 	if c.SnapshotEvery == 0 {
-		c.SnapshotEvery = 4096
+		c.SnapshotEvery = 2048
 	}
 	if c.Now == nil {
 		c.Now = time.Now
