@@ -74,6 +74,8 @@ func (f *fakeLog) Read(context.Context) (*raftstore.View, error) {
 	return f.view(), nil
 }
 
+func (f *fakeLog) Basis(ctx context.Context) (*raftstore.View, error) { return f.Read(ctx) }
+
 func (f *fakeLog) ReadOrStale(ctx context.Context) (*raftstore.View, error) {
 	view, err := f.Read(ctx)
 	if err != nil {

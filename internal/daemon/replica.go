@@ -58,6 +58,14 @@ func (c *current) Read(ctx context.Context) (*raftstore.View, error) {
 	return s.Read(ctx)
 }
 
+func (c *current) Basis(ctx context.Context) (*raftstore.View, error) {
+	s, err := c.get()
+	if err != nil {
+		return nil, err
+	}
+	return s.Basis(ctx)
+}
+
 func (c *current) ReadOrStale(ctx context.Context) (*raftstore.View, error) {
 	s, err := c.get()
 	if err != nil {

@@ -35,17 +35,7 @@ func (s *settings) Update(ctx context.Context, set map[string]string, replace bo
 		s.mu.Lock()
 		defer s.mu.Unlock()
 	}
-	view, err := s.daemon.current.Read(ctx)
-	if err != nil {
-		return err
-	}
-	now := s.Effective(view)
-	if match != nil {
-		if err := match(now); err != nil {
-			return err
-		}
-	}
-	changes, err := changesOf(now, set, replace)
+	view, changes, err := s.plan(ctx, set, replace, match)
 	if err != nil || len(changes) == 0 {
 		return err
 	}
@@ -72,6 +62,33 @@ func (s *settings) Update(ctx context.Context, set map[string]string, replace bo
 		s.daemon.publishLifecycle(state.Event{Action: "config-updated", Source: "/1.0", Requestor: requestor})
 	}
 	return nil
+}
+
+// plan finds what to change, and in which configuration. What is left out because it is
+// so already, and what the caller judges, must be so in a linearizable view.
+func (s *settings) plan(ctx context.Context, set map[string]string, replace bool, match func(map[string]string) error) (*raftstore.View, map[string]string, error) {
+	if match == nil && !replace {
+		view, err := s.daemon.current.Basis(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		changes, err := changesOf(s.Effective(view), set, false)
+		if err != nil || len(changes) == len(set) {
+			return view, changes, err
+		}
+	}
+	view, err := s.daemon.current.Read(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := s.Effective(view)
+	if match != nil {
+		if err := match(now); err != nil {
+			return nil, nil, err
+		}
+	}
+	changes, err := changesOf(now, set, replace)
+	return view, changes, err
 }
 
 // changesOf validates and keeps what differs from now; "" unsets.

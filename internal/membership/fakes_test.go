@@ -209,6 +209,8 @@ func (b *bed) Local() *raftstore.View {
 // Read implements Store.
 func (b *bed) Read(ctx context.Context) (*raftstore.View, error) { return b.Local(), ctx.Err() }
 
+func (b *bed) Basis(ctx context.Context) (*raftstore.View, error) { return b.Read(ctx) }
+
 // Propose implements Store: it stamps and applies at once.
 func (b *bed) Propose(_ context.Context, cmd state.Command) (state.Result, error) {
 	b.mu.Lock()

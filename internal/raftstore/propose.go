@@ -18,9 +18,10 @@ const (
 	maxFoldBytes = 1 << 20
 	// maxCommand bounds one command's body.
 	maxCommand = 4 << 20
-	// entriesInFlight is how many entries may wait for their commit at a time. While
-	// they do, further proposals gather for the next one.
-	entriesInFlight = 2
+	// entriesInFlight is how many entries may wait for their commit at a time. While one
+	// does, further proposals gather for the next. With 2, sixteen writers got a fifth less
+	// through: more entries mean more syncs and messages for the same commands.
+	entriesInFlight = 1
 	// retryPause is the wait before a proposal is offered again when no leader is known.
 	retryPause = 20 * time.Millisecond
 )

@@ -48,6 +48,18 @@ func (s *Store) Read(ctx context.Context) (*View, error) {
 	return &View{View: s.fsm.state.View(), Leader: notice.Leader}, nil
 }
 
+// Basis is a view to prepare a command from, which Apply judges again. A leader takes its
+// own tables without asking anybody whether it still leads: if it does not, the command
+// goes to the one that does, or is refused. On other members it is Read.
+func (s *Store) Basis(ctx context.Context) (*View, error) {
+	if term := s.raft.CurrentTerm(); s.leads(term) {
+		if view := s.fsm.state.View(); view.Term() == term {
+			return &View{View: view, Leader: s.cfg.ID}, nil
+		}
+	}
+	return s.Read(ctx)
+}
+
 // ReadOrStale is Read for what describes the cluster itself, which must be answered
 // when there is no quorum: within a second it falls back to the local replica, with
 // Stale set.

@@ -26,6 +26,8 @@ import (
 type Store interface {
 	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
 	Read(ctx context.Context) (*raftstore.View, error)
+	// Basis is a view to prepare a command from; see raftstore.
+	Basis(ctx context.Context) (*raftstore.View, error)
 	// ID is this member's.
 	ID() string
 }
@@ -74,7 +76,7 @@ func (s *Service) Issue(ctx context.Context, name string, requestor *api.EventRe
 	if err := api.ValidateMemberName(name); err != nil {
 		return nil, err
 	}
-	view, err := s.store.Read(ctx)
+	view, err := s.store.Basis(ctx)
 	if err != nil {
 		return nil, err
 	}

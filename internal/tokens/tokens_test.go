@@ -98,6 +98,8 @@ func (c *cluster) Read(context.Context) (*raftstore.View, error) {
 	return &raftstore.View{View: c.tables.View(), Leader: "id-1"}, nil
 }
 
+func (c *cluster) Basis(ctx context.Context) (*raftstore.View, error) { return c.Read(ctx) }
+
 // Propose stamps the command with the leader's clock and applies it.
 func (c *cluster) Propose(_ context.Context, cmd state.Command) (state.Result, error) {
 	cmd.Time = c.now

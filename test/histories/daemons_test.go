@@ -54,18 +54,13 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// In virtual time:
-const (
-	// stormTime is how long faults come and go.
-	stormTime = 10 * time.Second
-	// longFault is how long the last one stays: members give up on calls in between.
-	longFault = 11 * time.Second
-)
+// stormTime is how long faults come and go, in virtual time.
+const stormTime = 15 * time.Second
 
 // play runs one history: a cluster, clients, faults, and in the end a whole cluster again.
 func play(t *testing.T, seed uint64) (*history, *storm) {
-	s := &storm{rng: rand.New(rand.NewPCG(seed, 1<<32))}
-	s.form(t, []int{3, 5}[seed%2])
+	s := &storm{seed: seed, rng: rand.New(rand.NewPCG(seed, 1<<32))}
+	s.form(t, []int{3, 4}[seed%2])
 	c := s.c
 	w := newWorkload(c.Context(), t, seed, adminOf(c.Servers()[0]), targetsOf(c), dialer(c, outside))
 	s.begun = time.Now()
@@ -78,9 +73,8 @@ func play(t *testing.T, seed uint64) (*history, *storm) {
 	stop := w.start()
 	defer stop()
 	for time.Since(s.begun) < stormTime {
-		s.blow(100*time.Millisecond, 2500*time.Millisecond)
+		s.blow()
 	}
-	s.blow(longFault, longFault+time.Second)
 	stop()
 	s.heal()
 	c.Leader()
@@ -93,11 +87,13 @@ func play(t *testing.T, seed uint64) (*history, *storm) {
 	return w.h, s
 }
 
-// form makes a cluster; of five members two have no vote. They compact their logs often.
+// form makes a cluster; of four members one has no vote. They compact their logs often.
 func (s *storm) form(t *testing.T, size int) {
 	s.c = &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
 	for n := range size {
-		server := s.c.AddServer(clustertest.CompactAfter(100), clustertest.OnReach(s.reach))
+		host := fmt.Sprintf("m%d", n+1)
+		reach := func(point string) error { s.reach(host, point); return nil }
+		server := s.c.AddServer(clustertest.CompactAfter(100), clustertest.OnReach(reach))
 		if n == 0 {
 			server.MustBootstrap()
 		} else {
@@ -135,7 +131,7 @@ func TestRevocationBehindAPartitionIsNotDenied(t *testing.T) {
 		c := clustertest.New(t, 3)
 		c.RequireConverged()
 		leader, far := c.Servers()[0], c.Servers()[2]
-		(&storm{c: c}).isolate(far)
+		(&storm{c: c}).isolate(far.Host)
 		token, err := adminOf(leader).CreateJoinToken(c.Context(), "joiner")
 		if err != nil {
 			t.Fatal(err)
@@ -154,6 +150,9 @@ func TestRevocationBehindAPartitionIsNotDenied(t *testing.T) {
 // A storm is a sequence of faults.
 type storm struct {
 	c     *clustertest.Cluster
+	seed  uint64
+	blown uint64 // faults so far
+	// rng is made anew for each fault, so that what one asks of it changes none of the next.
 	rng   *rand.Rand
 	begun time.Time
 	log   string
@@ -161,17 +160,21 @@ type storm struct {
 	mu sync.Mutex
 	// armed is what to do when a member gets to the step of that name; nil if nothing.
 	armed map[string]func()
+	// asker is the host that last sent a write to the leader.
+	asker string
 }
 
-// reach is called by the members at the named steps of a write.
-func (s *storm) reach(point string) error {
+// reach is called when a member gets to a named step of a write.
+func (s *storm) reach(host, point string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if point == raftstore.PointForward {
+		s.asker = host
+	}
 	if f := s.armed[point]; f != nil {
 		delete(s.armed, point)
 		f()
 	}
-	return nil
 }
 
 // when does f at the very moment when some member gets to a step, or soon anyway.
@@ -183,63 +186,78 @@ func (s *storm) when(point string, f func()) {
 	select {
 	case <-done:
 	case <-time.After(200 * time.Millisecond):
-		_ = s.reach(point) // never fails
+		s.reach("", point)
 	}
 }
 
-// faults are what may go wrong, with how often relative to each other. Each begins its
-// fault; heal ends all.
-var faults = []struct {
+// A fault is something that may go wrong. heal ends it.
+type fault struct {
 	name   string
-	weight int
+	weight int // how often, relative to the others
 	begin  func(*storm)
-}{
+}
+
+var faults = []fault{
 	{"kill the leader", 4, func(s *storm) { s.kill(s.leader()) }},
 	{"kill one", 2, func(s *storm) { s.kill(s.any()) }},
 	{"kill all", 1, func(s *storm) { s.kill(s.c.Servers()...) }},
-	{"isolate the leader", 4, func(s *storm) { s.isolate(s.leader()) }},
-	{"isolate one", 2, func(s *storm) { s.isolate(s.any()) }},
+	{"isolate the leader", 4, func(s *storm) { s.isolate(s.leader().Host) }},
+	{"isolate one", 2, func(s *storm) { s.isolate(s.any().Host) }},
 	{"cut the leader from one", 2, func(s *storm) { s.c.Net.Cut(s.leader().Host, s.other(s.leader()).Host) }},
-	{"the leader is not heard", 3, func(s *storm) { s.mute(s.leader()) }},
-	{"the leader hears nothing", 3, func(s *storm) { s.deafen(s.leader()) }},
-	{"one hears nothing", 1, func(s *storm) { s.deafen(s.any()) }},
+	{"the leader is not heard", 3, func(s *storm) { s.mute(s.leader().Host) }},
+	{"the leader hears nothing", 3, func(s *storm) { s.deafen(s.leader().Host) }},
+	{"one hears nothing", 1, func(s *storm) { s.deafen(s.any().Host) }},
 	{"one does not hear the leader", 2, func(s *storm) { s.c.Net.CutOneWay(s.leader().Host, s.other(s.leader()).Host) }},
-	{"the leader is slow", 2, func(s *storm) { s.slow(s.leader()) }},
+	{"the leader is slow", 2, func(s *storm) { s.slow(s.leader().Host) }},
 	{"the leader hears late, and is then not heard", 4, func(s *storm) {
 		// What it hears lets it go on to believe in itself when others do not any more.
 		leader := s.leader()
-		s.late(leader)
-		s.wait(400*time.Millisecond, time.Second)
-		s.mute(leader)
+		s.late(leader.Host)
+		<-time.After(s.between(400*time.Millisecond, time.Second))
+		s.mute(leader.Host)
 	}},
 	// These come when an entry is under way: it will be committed or not, or it is already,
 	// and those who asked for it do not hear of that.
-	{"the leader hears nothing from when it appends", 4, func(s *storm) {
+	{"the leader hears nothing from when it appends", 6, func(s *storm) {
 		leader := s.leader()
-		s.when(raftstore.PointAppend, func() { s.deafen(leader) })
+		s.when(raftstore.PointAppend, func() { s.deafen(leader.Host) })
 	}},
-	{"isolate one when the leader appends", 4, func(s *storm) {
-		one := s.other(s.leader())
-		s.when(raftstore.PointAppend, func() { s.isolate(one) })
+	{"isolate who asked when the leader appends", 6, func(s *storm) {
+		s.when(raftstore.PointAppend, func() { s.isolate(s.asker) })
 	}},
 	{"isolate the leader when it has committed", 4, func(s *storm) {
 		leader := s.leader()
-		s.when(raftstore.PointCommitted, func() { s.isolate(leader) })
-	}},
-	{"isolate one when it sends a write to the leader", 2, func(s *storm) {
-		one := s.other(s.leader())
-		s.when(raftstore.PointForward, func() { s.isolate(one) })
+		s.when(raftstore.PointCommitted, func() { s.isolate(leader.Host) })
 	}},
 	{"isolate the leader, kill another", 2, func(s *storm) {
 		leader := s.leader()
-		s.isolate(leader)
+		s.isolate(leader.Host)
 		s.kill(s.other(leader))
 	}},
 }
 
 // blow lets one thing go wrong for some time, mends it, and gives the cluster a moment,
-// which may be too little.
-func (s *storm) blow(least, most time.Duration) {
+// which may be too little. Some faults end before the next leader is elected, and some
+// only after those who wait for one have given up.
+func (s *storm) blow() {
+	s.blown++
+	s.rng = rand.New(rand.NewPCG(s.seed, 1<<32+s.blown))
+	fault := s.choose()
+	stays := s.between(100*time.Millisecond, 1500*time.Millisecond)
+	if s.rng.IntN(3) == 0 {
+		stays = s.between(4500*time.Millisecond, 6*time.Second)
+	}
+	rest := s.between(0, 500*time.Millisecond)
+	s.note(fault.name)
+	fault.begin(s)
+	<-time.After(stays)
+	s.note("heal")
+	s.heal()
+	<-time.After(rest)
+}
+
+// choose chooses a fault by weight.
+func (s *storm) choose() fault {
 	total := 0
 	for _, f := range faults {
 		total += f.weight
@@ -247,19 +265,18 @@ func (s *storm) blow(least, most time.Duration) {
 	n := s.rng.IntN(total)
 	for _, f := range faults {
 		if n -= f.weight; n < 0 {
-			s.log += fmt.Sprintf("  %6.3f s: %s (%s)\n", time.Since(s.begun).Seconds(), f.name, s.leader().Host)
-			f.begin(s)
-			break
+			return f
 		}
 	}
-	s.wait(least, most)
-	s.log += fmt.Sprintf("  %6.3f s: heal\n", time.Since(s.begun).Seconds())
-	s.heal()
-	s.wait(0, 500*time.Millisecond)
+	panic("not reached: n is below the sum of the weights")
 }
 
-func (s *storm) wait(least, most time.Duration) {
-	<-time.After(least + time.Duration(s.rng.Int64N(int64(most-least))))
+func (s *storm) note(what string) {
+	s.log += fmt.Sprintf("  %6.3f s, %s leads: %s\n", time.Since(s.begun).Seconds(), s.leader().Host, what)
+}
+
+func (s *storm) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(s.rng.Int64N(int64(most-least)))
 }
 
 // heal starts who is down, mends all links, and gives each a little delay: without it all
@@ -302,49 +319,52 @@ func (s *storm) other(than *clustertest.Server) *clustertest.Server {
 	}
 }
 
+// others are the hosts of all other members.
+func (s *storm) others(host string) []string {
+	var out []string
+	for _, server := range s.c.Servers() {
+		if server.Host != host {
+			out = append(out, server.Host)
+		}
+	}
+	return out
+}
+
 func (s *storm) kill(servers ...*clustertest.Server) {
 	for _, server := range servers {
 		server.Kill()
 	}
 }
 
-func (s *storm) isolate(server *clustertest.Server) {
-	for _, other := range s.c.Servers() {
-		s.c.Net.Isolate(server.Host, other.Host)
+func (s *storm) isolate(host string) {
+	for _, other := range s.others(host) {
+		s.c.Net.Cut(host, other)
 	}
 }
 
-func (s *storm) mute(server *clustertest.Server) {
-	for _, other := range s.c.Servers() {
-		if other != server {
-			s.c.Net.CutOneWay(server.Host, other.Host)
-		}
+func (s *storm) mute(host string) {
+	for _, other := range s.others(host) {
+		s.c.Net.CutOneWay(host, other)
 	}
 }
 
-func (s *storm) deafen(server *clustertest.Server) {
-	for _, other := range s.c.Servers() {
-		if other != server {
-			s.c.Net.CutOneWay(other.Host, server.Host)
-		}
+func (s *storm) deafen(host string) {
+	for _, other := range s.others(host) {
+		s.c.Net.CutOneWay(other, host)
 	}
 }
 
 // slow delays what the server sends, and late what it hears.
-func (s *storm) slow(server *clustertest.Server) {
+func (s *storm) slow(host string) {
 	delay := time.Duration(20+s.rng.IntN(400)) * time.Millisecond
-	for _, other := range s.c.Servers() {
-		if other != server {
-			s.c.Net.Delay(server.Host, other.Host, delay)
-		}
+	for _, other := range s.others(host) {
+		s.c.Net.Delay(host, other, delay)
 	}
 }
 
-func (s *storm) late(server *clustertest.Server) {
+func (s *storm) late(host string) {
 	delay := time.Duration(100+s.rng.IntN(500)) * time.Millisecond
-	for _, other := range s.c.Servers() {
-		if other != server {
-			s.c.Net.Delay(other.Host, server.Host, delay)
-		}
+	for _, other := range s.others(host) {
+		s.c.Net.Delay(other, host, delay)
 	}
 }
