@@ -245,11 +245,11 @@ func (s *Store) compact() {
 		case <-s.closed:
 			return
 		}
-		// One that is refused (a configuration is being changed) is tried again later.
+		s.fsm.since.Store(0)
+		// One that is refused (a configuration is being changed) is tried again after as many.
 		if err := s.await(s.ctx, s.raft.Snapshot()); err != nil {
 			s.cfg.Logger.Debug("no snapshot this time", "err", err)
 		}
-		s.fsm.since.Store(0)
 	}
 }
 

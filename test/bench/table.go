@@ -43,6 +43,7 @@ var targets = []struct {
 	{"fail-over: leader killed, to the next write", target{"≤ 1 s", "5.7–6.7 s"}},
 	{"fail-over: leader's packets vanish, to the next write", target{"≤ 1 s", ""}},
 	{"restarted member, start to Online", target{"≤ 0.5 s", "5.3 s"}},
+	{"restarted member, after load", target{"-", "-"}},
 	{"resident memory, idle", target{"≤ 35 MiB", "100 MiB"}},
 	{"resident memory, after load", target{"", "136 MiB"}},
 	{"size of incusd", target{"≤ 25 MiB", "86 MiB"}},
