@@ -415,3 +415,33 @@ func TestLocalViewAnswersWithoutQuorum(t *testing.T) {
 		t.Fatalf("after a restart without quorum: %d, %v", len(members), err)
 	}
 }
+
+// TestMemberKilledAtEachStepOfAJoin: the leader, or the member that issued the token and
+// that the joiner talks to, dies just when the joiner has done a step.
+func TestMemberKilledAtEachStepOfAJoin(t *testing.T) {
+	for _, who := range []string{"leader", "issuer"} {
+		for _, point := range joinPoints {
+			t.Run(who+"/"+point, func(t *testing.T) {
+				t.Parallel()
+				c := clustertest.New(t, 3)
+				leader := c.Leader()
+				issuer := c.Servers()[1]
+				if issuer == leader {
+					issuer = c.Servers()[2]
+				}
+				victim := map[string]*clustertest.Server{"leader": leader, "issuer": issuer}[who]
+				var once sync.Once
+				joiner := c.AddServer(clustertest.OnReach(func(p string) error {
+					if p == point {
+						once.Do(victim.Kill)
+					}
+					return nil
+				}))
+				token := issuer.MustToken(joiner.Host)
+				t.Logf("join: %v", joiner.Join(c.Context(), token))
+				victim.MustStart()
+				requireCleanEnd(t, c, c.Leader(), joiner, token)
+			})
+		}
+	}
+}
