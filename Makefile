@@ -12,7 +12,7 @@ FUZZTIME    ?= 10s
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint deadcode fuzz bench demo demo-stop docs clean
+.PHONY: help build test lint deadcode fuzz histories bench demo demo-stop docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ deadcode: ## name functions that nothing reaches
 
 fuzz: ## fuzz each target for FUZZTIME (10s)
 	GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz
+
+histories: build ## check histories under faults that no run has had yet
+	INCUS_BIN_DIR="$(CURDIR)/bin" HISTORIES_SEED=$$(date +%s) HISTORIES_RUNS=20 $(GO) test ./test/histories -count=1 -v -timeout 30m
 
 bench: build ## measure a cluster of three processes; prints a table
 	$(GO) run ./test/bench -bin bin $(BENCHFLAGS)

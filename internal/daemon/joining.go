@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"time"
 
 	"incusd/api"
 	"incusd/internal/config"
@@ -137,6 +138,7 @@ func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
 	if err := d.local.SetPeers(rec.Peers); err != nil {
 		return err
 	}
+	d.noteCommitted(next.Store)
 	if _, err := d.local.FinishJoin(); err != nil {
 		return err
 	}
@@ -157,6 +159,17 @@ func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
 	d.sweepReplicas()
 	d.log.Info("joined the cluster", "name", rec.Name, "address", rec.Address)
 	return nil
+}
+
+// noteCommitted saves the commit hint at once: a member that is killed soon after its join,
+// and comes back without a quorum, must know that it is one.
+func (d *Daemon) noteCommitted(store *raftstore.Store) {
+	ctx, cancel := context.WithTimeout(d.ctx, time.Second)
+	defer cancel()
+	if _, err := store.Read(ctx); err != nil {
+		d.log.Debug("the new replica is not up to date", "err", err)
+	}
+	d.saveHint(store.ID(), store.Local().Index())
 }
 
 func (d *Daemon) reachPoint(point string) {

@@ -24,12 +24,12 @@ import (
 const outside = "clients"
 
 // TestHistoriesOfDaemonsInOneProcess plays some short runs, each under faults that follow
-// from its seed. The seed repeats the faults and what the clients want; how the machine's
+// from its seed: the same ones by default, new ones by make histories. The seed repeats the faults and what the clients want; how the machine's
 // cores share the work differs each time.
 //
 //	HISTORIES_SEED=7 HISTORIES_RUNS=1 go test ./test/histories -run InOneProcess -v
 func TestHistoriesOfDaemonsInOneProcess(t *testing.T) {
-	seed, runs := number(t, "HISTORIES_SEED", rand.Uint64N(1e6)), number(t, "HISTORIES_RUNS", 4)
+	seed, runs := number(t, "HISTORIES_SEED", 1), number(t, "HISTORIES_RUNS", 4)
 	for n := range runs {
 		seed := seed + n
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
