@@ -329,7 +329,7 @@ func (c *clients) closeAll() {
 		cl.mu.Lock()
 		if cl.rpc != nil {
 			cl.rpc.Close()
-			cl.rpc = nil
+			cl.rpc, cl.err = nil, errStopped // whoever just waited for it finds neither
 		}
 		cl.mu.Unlock()
 	}
