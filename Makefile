@@ -21,6 +21,7 @@ build: ## build bin/incusd and bin/incus
 	$(GOBUILD) -o bin/ ./cmd/incusd ./cmd/incus
 
 test: build ## run all tests
+	scripts/test-tools
 	GO="$(GO)" INCUS_BIN_DIR="$(CURDIR)/bin" scripts/test
 
 lint: ## go vet, gofmt and staticcheck

@@ -31,4 +31,6 @@ type CertificatesPost struct {
 	// TrustToken is a join token or a certificate add token.
 	TrustToken string `json:"trust_token" yaml:"trust_token"`
 	Token      bool   `json:"token" yaml:"token"`
+	// Password is the cluster's trust password, where there is no token. It is not upstream's.
+	Password string `json:"password,omitempty" yaml:"password,omitempty"`
 }

@@ -32,6 +32,8 @@ type ClusterPut struct {
 	ClusterToken string `json:"cluster_token" yaml:"cluster_token"`
 	// ClusterCertificatePath is read by the command line and replaces ClusterCertificate.
 	ClusterCertificatePath string `json:"-" yaml:"cluster_certificate_path,omitempty"`
+	// ClusterPassword is the cluster's trust password, where there is no token. It is not upstream's.
+	ClusterPassword string `json:"cluster_password,omitempty" yaml:"cluster_password,omitempty"`
 }
 
 // ClusterMembersPost is POST /1.0/cluster/members: ask for a join token.
@@ -77,8 +79,8 @@ const (
 
 // ClusterMemberState is GET /1.0/cluster/members/NAME/state.
 type ClusterMemberState struct {
-	SysInfo      ClusterMemberSysInfo        `json:"sysinfo" yaml:"sysinfo"`
-	StoragePools map[string]StoragePoolState `json:"storage_pools" yaml:"storage_pools"`
+	SysInfo      ClusterMemberSysInfo            `json:"sysinfo" yaml:"sysinfo"`
+	StoragePools map[string]ResourcesStoragePool `json:"storage_pools" yaml:"storage_pools"`
 }
 
 // ClusterMemberSysInfo is a member's sysinfo(2). RAM and swap are bytes, uptime is seconds.
@@ -92,18 +94,6 @@ type ClusterMemberSysInfo struct {
 	TotalSwap    uint64    `json:"total_swap" yaml:"total_swap"`
 	FreeSwap     uint64    `json:"free_swap" yaml:"free_swap"`
 	Processes    uint16    `json:"processes" yaml:"processes"`
-}
-
-// StoragePoolState is a pool's use of space and inodes.
-type StoragePoolState struct {
-	Space  StoragePoolUse `json:"space" yaml:"space"`
-	Inodes StoragePoolUse `json:"inodes" yaml:"inodes"`
-}
-
-// StoragePoolUse is a used and a total count.
-type StoragePoolUse struct {
-	Used  uint64 `json:"used" yaml:"used"`
-	Total uint64 `json:"total" yaml:"total"`
 }
 
 // ClusterGroup is a named set of members.

@@ -60,6 +60,12 @@ const (
 	JoinRunning       Reason = "join_running"
 	JoinRefused       Reason = "join_refused"
 	JoinAborted       Reason = "join_aborted"
+	DriverUnavailable Reason = "driver_unavailable"
+	InUse             Reason = "in_use"
+	NotPermitted      Reason = "not_permitted"
+	EntityFailed      Reason = "entity_failed"
+	PasswordWrong     Reason = "password_wrong"
+	PasswordUnset     Reason = "password_unset"
 )
 
 type reasonInfo struct {
@@ -115,6 +121,12 @@ var reasons = map[Reason]reasonInfo{
 	VersionTooOld:     {http.StatusBadRequest, "The joining server is older than the cluster", "install the version that is named"},
 	JoinRunning:       {http.StatusConflict, "Another bootstrap or join is running on this server", "wait until it ends: incus operation list"},
 	JoinRefused:       {http.StatusBadRequest, "The cluster refused this server", "mend all problems that are named, then try again with the same token"},
+	DriverUnavailable: {http.StatusBadRequest, "The driver isn't available on this machine", "install what the message names, or choose another driver; incus info lists those that work here"},
+	InUse:             {http.StatusBadRequest, "It is in use", "remove what uses it first; used_by of the object lists that"},
+	NotPermitted:      {http.StatusForbidden, "The daemon lacks the rights for it on this machine", "run incusd as root"},
+	EntityFailed:      {http.StatusInternalServerError, "Some members could not make it", "mend what the message names on those members, then run the same command again"},
+	PasswordWrong:     {http.StatusForbidden, "Wrong cluster trust password", "ask the cluster's administrator for the password, or for a token: incus cluster add NAME"},
+	PasswordUnset:     {http.StatusForbidden, "The cluster has no trust password", "set one: incus config set core.trust_password=PASSWORD, or join with a token: incus cluster add NAME"},
 	JoinAborted:       {http.StatusConflict, "The join was aborted", "try again; if the token was revoked, issue another: incus cluster add NAME"},
 }
 

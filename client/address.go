@@ -68,3 +68,11 @@ func exists(path string) bool {
 }
 
 func writable(path string) bool { return unix.Access(path, unix.W_OK) == nil }
+
+// StateDir is the state directory of the daemon on this machine.
+func StateDir(getenv func(string) string) string {
+	if dir := getenv("INCUS_DIR"); dir != "" {
+		return dir
+	}
+	return stateDir
+}

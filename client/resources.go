@@ -157,20 +157,6 @@ func (c *Client) CreateCertificate(ctx context.Context, post api.CertificatesPos
 	return err
 }
 
-// Profiles lists the profiles of the client's project.
-func (c *Client) Profiles(ctx context.Context) ([]api.Profile, error) {
-	profiles := []api.Profile{}
-	_, err := c.get(ctx, c.path(url.Values{"recursion": {"1"}}, "profiles"), &profiles)
-	return profiles, err
-}
-
-// Projects lists the projects.
-func (c *Client) Projects(ctx context.Context) ([]api.Project, error) {
-	projects := []api.Project{}
-	_, err := c.get(ctx, c.path(url.Values{"recursion": {"1"}}, "projects"), &projects)
-	return projects, err
-}
-
 // Ready asks whether the daemon has fully started. It fails with the daemon's own
 // reason while it has not. Only the unix socket and members may ask.
 func (c *Client) Ready(ctx context.Context) error {

@@ -5,26 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"maps"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"incusd/api"
 	"incusd/client"
-	"incusd/cmd/incus/internal/table"
 )
 
 // initFlags are those of "incus admin init".
 type initFlags struct {
-	auto, minimal, dump bool
-	preseed             string // empty: not given; "-": stdin
-	networkAddress      string
-	networkPort         int
-	// later are flags of questions that this version does not ask.
-	storageBackend, storageDevice, storageLoop, storagePool string
+	auto, minimal, dump                        bool
+	preseed                                    string // empty: not given; "-": stdin
+	networkAddress                             string
+	networkPort                                int
+	storageBackend, storageDevice, storagePool string
+	storageLoop                                int // GiB
 }
 
 // configFlags say what --auto sets up.
@@ -56,12 +54,10 @@ func (a *app) adminInitCommand() *cobra.Command {
 	flags.Lookup("preseed").NoOptDefVal = "-"
 	flags.StringVar(&f.networkAddress, "network-address", "", "The `ADDRESS` to listen on (with --auto)")
 	flags.IntVar(&f.networkPort, "network-port", 0, "The `PORT` to listen on (with --auto; default 8443)")
-	for name, value := range map[string]*string{
-		"storage-backend": &f.storageBackend, "storage-create-device": &f.storageDevice,
-		"storage-create-loop": &f.storageLoop, "storage-pool": &f.storagePool,
-	} {
-		flags.StringVar(value, name, "", "Not in this version")
-	}
+	flags.StringVar(&f.storageBackend, "storage-backend", "", "Make the storage pool with this `DRIVER` (with --auto; default dir)")
+	flags.StringVar(&f.storageDevice, "storage-create-device", "", "Make the storage pool on the block device `PATH` (with --auto)")
+	flags.IntVar(&f.storageLoop, "storage-create-loop", 0, "Make the storage pool in a file of `GIB` (with --auto)")
+	flags.StringVar(&f.storagePool, "storage-pool", "", "Use the existing pool or dataset `NAME` (with --auto)")
 	return cmd
 }
 
@@ -99,11 +95,18 @@ func (f *initFlags) check(cmd *cobra.Command, args []string) error {
 	case f.networkPort < 0 || f.networkPort > 65535:
 		return fmt.Errorf("Invalid port %d: use 1 to 65535", f.networkPort)
 	}
-	for _, name := range configFlags[2:] {
-		if cmd.Flags().Changed(name) {
-			return api.Errorf(api.NotImplemented, "--%s can't be used: storage pools are not part of this version", name).
-				WithHint("leave the flag out; see docs/compatibility.md")
+	if f.storageBackend == "" || f.storageBackend == "dir" {
+		for _, name := range configFlags[3:] {
+			if cmd.Flags().Changed(name) {
+				return fmt.Errorf("None of --storage-pool, --storage-create-device or --storage-create-loop may be used with the 'dir' backend: --%s is given", name)
+			}
 		}
+	}
+	switch {
+	case f.storageDevice != "" && f.storageLoop != 0, f.storagePool != "" && (f.storageDevice != "" || f.storageLoop != 0):
+		return errors.New("Only one of --storage-create-device, --storage-create-loop or --storage-pool can be specified")
+	case f.storageLoop < 0 || cmd.Flags().Changed("storage-create-loop") && f.storageLoop == 0:
+		return errors.New("--storage-create-loop needs a whole number of GiB, at least 1")
 	}
 	return nil
 }
@@ -120,30 +123,21 @@ func (a *app) adminInit(ctx context.Context, f initFlags) error {
 		}
 		return a.applyPreseed(ctx, c, p)
 	case f.auto || f.minimal:
-		return a.applyPreseed(ctx, c, f.automatic())
+		p, err := a.automatic(ctx, c, &f)
+		if err != nil {
+			return err
+		}
+		return a.applyPreseed(ctx, c, p)
 	}
 	server, _, err := c.Server(ctx)
 	if err != nil {
 		return err
 	}
-	p, err := a.ask(ctx, server)
+	p, err := a.ask(ctx, c, server)
 	if err != nil {
 		return err
 	}
 	return a.applyPreseed(ctx, c, p)
-}
-
-// automatic is the set-up that --auto means.
-func (f *initFlags) automatic() *preseed {
-	p := &preseed{}
-	if f.networkAddress != "" {
-		address := client.CanonicalAddress(f.networkAddress)
-		if f.networkPort != 0 {
-			address = net.JoinHostPort(strings.Trim(f.networkAddress, "[]"), strconv.Itoa(f.networkPort))
-		}
-		p.Config = api.ConfigMap{"core.https_address": address}
-	}
-	return p
 }
 
 // readPreseed reads and checks the file called name; "-" is stdin.
@@ -179,27 +173,33 @@ func (a *app) bootstrap(ctx context.Context, c *client.Client, p *preseed) error
 	if p.enables() && cluster.Enabled && cluster.ServerName != p.Cluster.ServerName {
 		return refuse(api.AlreadyClustered, "This server is already clustered, as %q", cluster.ServerName)
 	}
-	if len(p.Config) > 0 {
-		config := p.configFor(cluster.Enabled)
-		err := updateConfig(ctx, c, func(current api.ConfigMap) {
-			for key, value := range config {
-				current[key] = value
-			}
+	run := &application{app: a, client: c, clustered: cluster.Enabled}
+	if err := run.checkDrivers(ctx, p); err != nil {
+		return err
+	}
+	if config := p.configFor(cluster.Enabled); len(config) > 0 {
+		err := run.step("config", func() error {
+			return updateConfig(ctx, c, func(current api.ConfigMap) { maps.Copy(current, config) })
 		})
 		if err != nil {
 			return err
 		}
 	}
+	if err := run.entities(ctx, p); err != nil {
+		return err
+	}
 	if !p.enables() || cluster.Enabled {
 		return nil
 	}
 	put := api.ClusterPut{Cluster: api.Cluster{ServerName: p.Cluster.ServerName, Enabled: true}}
-	op, err := c.UpdateCluster(ctx, put, etag)
-	if err != nil {
+	return run.step("cluster", func() error {
+		op, err := c.UpdateCluster(ctx, put, etag)
+		if err != nil {
+			return err
+		}
+		_, err = a.await(ctx, c, op, "Creating the cluster")
 		return err
-	}
-	_, err = a.await(ctx, c, op, "Creating the cluster")
-	return err
+	})
 }
 
 // join makes the server a member of the cluster that p names. The daemon carries it
@@ -216,8 +216,8 @@ func (a *app) join(ctx context.Context, c *client.Client, p *preseed) error {
 	if err != nil {
 		return err
 	}
-	if len(p.Config) > 0 {
-		a.warn("the section config is ignored: a server that joins takes the configuration of the cluster")
+	if ignored := p.sections(); len(ignored) > 0 {
+		a.warn("ignored: %s. A server that joins takes what the cluster has", strings.Join(ignored, ", "))
 	}
 	op, err := c.UpdateCluster(ctx, *put, "")
 	if err != nil {
@@ -262,59 +262,4 @@ func (a *app) resolveJoin(ctx context.Context, p *preseed) (*api.ClusterPut, err
 	}
 	put.ClusterAddress = client.CanonicalAddress(put.ClusterAddress)
 	return &put, nil
-}
-
-// dumped is the present set-up; its empty lists are those of sections that this
-// version has nothing for.
-type dumped struct {
-	Config         api.ConfigMap   `yaml:"config"`
-	Networks       []string        `yaml:"networks"`
-	StoragePools   []string        `yaml:"storage_pools"`
-	StorageVolumes []string        `yaml:"storage_volumes"`
-	Profiles       []dumpedProfile `yaml:"profiles"`
-	Projects       []dumpedProject `yaml:"projects"`
-	Certificates   []string        `yaml:"certificates"`
-	ClusterGroups  []string        `yaml:"cluster_groups"`
-}
-
-type dumpedProfile struct {
-	Config      api.ConfigMap            `yaml:"config"`
-	Description string                   `yaml:"description"`
-	Devices     map[string]api.ConfigMap `yaml:"devices"`
-	Name        string                   `yaml:"name"`
-	Project     string                   `yaml:"project"`
-}
-
-type dumpedProject struct {
-	Config      api.ConfigMap `yaml:"config"`
-	Description string        `yaml:"description"`
-	Name        string        `yaml:"name"`
-}
-
-// dump prints the present set-up in the form of a preseed.
-func (a *app) dump(ctx context.Context, c *client.Client) error {
-	server, _, err := c.Server(ctx)
-	if err != nil {
-		return err
-	}
-	profiles, err := c.Profiles(ctx)
-	if err != nil {
-		return err
-	}
-	projects, err := c.Projects(ctx)
-	if err != nil {
-		return err
-	}
-	d := dumped{Config: server.Config}
-	for _, p := range profiles {
-		d.Profiles = append(d.Profiles, dumpedProfile{Config: p.Config, Description: p.Description, Devices: p.Devices, Name: p.Name})
-	}
-	for _, p := range projects {
-		d.Projects = append(d.Projects, dumpedProject{p.Config, p.Description, p.Name})
-	}
-	if err := table.WriteYAML(a.stdout, d); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.stdout) // other tools rely on the empty line at the end
-	return err
 }

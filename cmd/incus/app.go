@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"incusd/api"
@@ -38,6 +40,16 @@ type world struct {
 	connect func(client.Options) *client.Client
 	// findMember looks for a member at the addresses of a join token.
 	findMember func(context.Context, *api.ClusterMemberJoinToken) (string, *x509.Certificate, error)
+	// remoteCertificate is what the server at an address shows, unverified.
+	remoteCertificate func(ctx context.Context, address string) (*x509.Certificate, error)
+	// preflight asks a member what is in the way of a join.
+	preflight func(context.Context, string, *x509.Certificate, api.JoinRequest) (*api.JoinReport, error)
+	// hidden asks, and reads a line from the terminal without showing it; nil where there is none.
+	hidden func(ask func()) (string, error)
+	// disk tells the type of the file system at a path and how many bytes are free on it.
+	disk func(path string) (kind string, free uint64)
+	// canListen tells why an address cannot be listened on.
+	canListen func(address string) error
 	// localAddress is an address under which other servers may reach this one, or "".
 	localAddress func() string
 	// edit lets a person change a text.
@@ -57,12 +69,79 @@ func systemWorld() *world {
 			return client.FindMember(ctx, nil, token)
 		},
 	}
+	w.remoteCertificate = func(ctx context.Context, address string) (*x509.Certificate, error) {
+		return client.RemoteCertificate(ctx, nil, address)
+	}
+	w.preflight = func(ctx context.Context, address string, cert *x509.Certificate, req api.JoinRequest) (*api.JoinReport, error) {
+		req.Time = time.Now().UTC()
+		return client.Preflight(ctx, nil, address, cert, req)
+	}
+	if w.stdinTerminal {
+		w.hidden = hidden
+	}
+	w.disk, w.canListen = disk, canListen
 	w.connect = func(opts client.Options) *client.Client {
 		path, project := client.SocketPath("", w.getenv)
 		return client.Unix(path, opts).WithProject(project)
 	}
 	w.edit = func(ctx context.Context, text []byte) ([]byte, error) { return runEditor(ctx, w.getenv, text) }
 	return w
+}
+
+// hidden reads a line from the terminal. The echo is off before the question is there, so that who
+// types fast is not read either; Ctrl-C leaves the terminal as it was.
+func hidden(ask func()) (string, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	restore := func() { _ = term.Restore(fd, before) }
+	defer restore()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	defer signal.Stop(interrupted)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-interrupted:
+			restore()
+		case <-done:
+		}
+	}()
+	quiet, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return "", err
+	}
+	quiet.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, quiet); err != nil {
+		return "", err
+	}
+	ask()
+	text, err := term.ReadPassword(fd)
+	return string(text), err
+}
+
+// disk asks the kernel.
+func disk(path string) (kind string, free uint64) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return "", 0
+	}
+	if s.Type == unix.BTRFS_SUPER_MAGIC {
+		kind = "btrfs"
+	}
+	return kind, s.Bavail * uint64(s.Bsize)
+}
+
+// canListen tries it.
+func canListen(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // localAddress is the first global unicast address of this machine.
@@ -105,7 +184,8 @@ func run(ctx context.Context, w *world, args []string) int {
 func (a *app) rootCommand() *cobra.Command {
 	root := parent("incus", "Form and manage a cluster of servers",
 		a.adminCommand(), a.clusterCommand(), a.configCommand(), a.infoCommand(),
-		a.operationCommand(), a.queryCommand(), a.versionCommand())
+		a.listCommand(), a.networkCommand(), a.operationCommand(), a.profileCommand(), a.projectCommand(), a.queryCommand(),
+		a.storageCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = api.Version
 	root.SetVersionTemplate("{{.Version}}\n")

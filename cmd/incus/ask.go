@@ -13,17 +13,39 @@ import (
 type prompter struct {
 	in       *bufio.Reader
 	out, err io.Writer
+	// hidden asks by ask and reads a line that is not shown, from the terminal; nil where there
+	// is none.
+	hidden func(ask func()) (string, error)
 }
 
 // prompter reads answers from stdin, and nothing else may do so afterwards, except
 // between two questions.
 func (a *app) prompter() *prompter {
-	return &prompter{in: bufio.NewReader(a.stdin), out: a.stdout, err: a.stderr}
+	return &prompter{in: bufio.NewReader(a.stdin), out: a.stdout, err: a.stderr, hidden: a.hidden}
 }
 
 // line asks question and returns the answer without white space around it. The end
 // of the input is an error: nobody is there to answer.
 func (p *prompter) line(ctx context.Context, question string) (string, error) {
+	return p.read(ctx, question, func() (string, error) {
+		text, err := p.in.ReadString('\n')
+		return strings.TrimSpace(text), err
+	})
+}
+
+// secret is line for what nobody may read over the shoulder.
+func (p *prompter) secret(ctx context.Context, question string) (string, error) {
+	if p.hidden == nil {
+		return p.line(ctx, question)
+	}
+	text, err := p.read(ctx, "", func() (string, error) {
+		return p.hidden(func() { fmt.Fprint(p.out, question) })
+	})
+	fmt.Fprintln(p.out) // the end of the line was not shown either
+	return text, err
+}
+
+func (p *prompter) read(ctx context.Context, question string, get func() (string, error)) (string, error) {
 	fmt.Fprint(p.out, question)
 	type answer struct {
 		text string
@@ -33,8 +55,8 @@ func (p *prompter) line(ctx context.Context, question string) (string, error) {
 	// A read from a terminal cannot be interrupted, so Ctrl-C must not wait for it.
 	// The goroutine that is left then ends with the process.
 	go func() {
-		text, err := p.in.ReadString('\n')
-		answers <- answer{strings.TrimSpace(text), err}
+		text, err := get()
+		answers <- answer{text, err}
 	}()
 	select {
 	case a := <-answers:

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 
@@ -17,12 +19,13 @@ import (
 type dialogue struct {
 	*prompter
 	app    *app
+	client *client.Client
 	server *api.Server
 }
 
 // ask leads the dialogue.
-func (a *app) ask(ctx context.Context, server *api.Server) (*preseed, error) {
-	d := &dialogue{a.prompter(), a, server}
+func (a *app) ask(ctx context.Context, c *client.Client, server *api.Server) (*preseed, error) {
+	d := &dialogue{a.prompter(), a, c, server}
 	clustering, err := d.yesNo(ctx, "Would you like to use Incus clustering? (yes/no) [default=no]: ", false)
 	if err != nil {
 		return nil, err
@@ -30,6 +33,11 @@ func (a *app) ask(ctx context.Context, server *api.Server) (*preseed, error) {
 	p := &preseed{}
 	if clustering {
 		if p, err = d.cluster(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !p.joins() {
+		if err := d.machine(ctx, p, clustering); err != nil {
 			return nil, err
 		}
 	}
@@ -109,17 +117,51 @@ func (d *dialogue) bootstrap(ctx context.Context, address string) (*preseed, err
 		Cluster: &preseedCluster{},
 	}
 	p.Cluster.ServerName, p.Cluster.Enabled = name, true
-	return p, nil
+	byPassword, err := d.yesNo(ctx, "Setup password authentication on the cluster? (yes/no) [default=no]: ", false)
+	if err != nil || !byPassword {
+		return p, err
+	}
+	password, err := d.newPassword(ctx)
+	p.Config["core.trust_password"] = password
+	return p, err
 }
 
-// join asks what a joining server needs. It looks for the cluster before it asks
-// for the consent to lose data, so that nobody agrees to that for nothing.
+// newPassword asks for a password twice, until both are the same.
+func (d *dialogue) newPassword(ctx context.Context) (string, error) {
+	for {
+		password, err := d.secret(ctx, "Trust password for new clients: ")
+		if err != nil {
+			return "", err
+		}
+		again, err := d.secret(ctx, "Again: ")
+		switch {
+		case err != nil:
+			return "", err
+		case password == "":
+			d.invalid(errors.New("The password must not be empty"))
+		case password != again:
+			d.invalid(errors.New("The two differ"))
+		default:
+			return password, nil
+		}
+	}
+}
+
+// join asks what a joining server needs. It asks the cluster what is in the way before it asks
+// for the consent to lose data, so that nobody agrees to that for nothing. Nothing is claimed.
 func (d *dialogue) join(ctx context.Context, address string) (*preseed, error) {
 	token, err := d.token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	member, certificate, err := d.app.findMember(ctx, token)
+	p := &preseed{Cluster: &preseedCluster{}, token: token}
+	p.Cluster.Enabled, p.Cluster.ServerAddress = true, address
+	var report *api.JoinReport
+	if token != nil {
+		report, err = d.byToken(ctx, p)
+	} else {
+		report, err = d.byPassword(ctx, p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -130,18 +172,117 @@ func (d *dialogue) join(ctx context.Context, address string) (*preseed, error) {
 	if !lose {
 		return nil, errors.New("User aborted configuration")
 	}
-	p := &preseed{Cluster: &preseedCluster{}, token: token}
-	p.Cluster.ClusterPut = api.ClusterPut{
-		Cluster:            api.Cluster{ServerName: token.ServerName, Enabled: true},
-		ClusterAddress:     member,
-		ClusterCertificate: certificatePEM(certificate),
-		ServerAddress:      address,
-		ClusterToken:       token.String(),
-	}
-	return p, nil
+	p.Cluster.MemberConfig, err = d.memberConfig(ctx, report.MemberConfig)
+	return p, err
 }
 
-// token asks for a join token. The token itself is a valid answer to the first
+// byToken finds the cluster that the token names.
+func (d *dialogue) byToken(ctx context.Context, p *preseed) (*api.JoinReport, error) {
+	member, certificate, err := d.app.findMember(ctx, p.token)
+	if err != nil {
+		return nil, err
+	}
+	p.Cluster.ServerName, p.Cluster.ClusterToken = p.token.ServerName, p.token.String()
+	return d.preflight(ctx, p, member, certificate)
+}
+
+// byPassword asks for the cluster, lets the person recognize it, and asks for its password.
+func (d *dialogue) byPassword(ctx context.Context, p *preseed) (*api.JoinReport, error) {
+	fallback := d.server.Environment.ServerName
+	question := "What member name should be used to identify this server in the cluster? [default=" + fallback + "]: "
+	name, err := d.text(ctx, question, fallback, api.ValidateMemberName)
+	if err != nil {
+		return nil, err
+	}
+	p.Cluster.ServerName = name
+	var certificate *x509.Certificate
+	member, err := d.text(ctx, "IP address or FQDN of an existing cluster member (may include port): ", "", func(text string) (err error) {
+		if err := checkAddress(text); err != nil {
+			return err
+		}
+		certificate, err = d.app.remoteCertificate(ctx, text)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.recognize(ctx, client.Fingerprint(certificate)); err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		password, err := d.secret(ctx, "Cluster trust password: ")
+		if err != nil {
+			return nil, err
+		}
+		p.Cluster.ClusterPassword = password
+		report, err := d.preflight(ctx, p, client.CanonicalAddress(member), certificate)
+		if !errors.Is(err, api.PasswordWrong) || try == passwordTries {
+			return report, err
+		}
+		d.invalid(err)
+	}
+}
+
+// passwordTries is how often a wrong password is asked for again. The cluster has a limit of its own.
+const passwordTries = 3
+
+// recognize shows the fingerprint and asks whether it is the cluster's.
+func (d *dialogue) recognize(ctx context.Context, fingerprint string) error {
+	fmt.Fprintf(d.out, "Cluster fingerprint: %s\n", fingerprint)
+	fmt.Fprintln(d.out, `You can validate this fingerprint by running "incus info" locally on an existing cluster member.`)
+	for {
+		text, err := d.line(ctx, "Is this the correct fingerprint? (yes/no/[fingerprint]) [default=no]: ")
+		if err != nil {
+			return err
+		}
+		yes, isAnswer := parseYesNo(text, false)
+		switch {
+		case isAnswer && yes, strings.EqualFold(text, fingerprint):
+			return nil
+		case isAnswer:
+			return errors.New("User aborted configuration")
+		}
+		d.invalid(errors.New("That is not the fingerprint above"))
+	}
+}
+
+// preflight asks the member what is in the way and what it wants to know.
+func (d *dialogue) preflight(ctx context.Context, p *preseed, member string, certificate *x509.Certificate) (*api.JoinReport, error) {
+	p.Cluster.ClusterAddress, p.Cluster.ClusterCertificate = member, certificatePEM(certificate)
+	report, err := d.app.preflight(ctx, member, certificate, api.JoinRequest{
+		Token: p.Cluster.ClusterToken, Password: api.Secret(p.Cluster.ClusterPassword), Name: p.Cluster.ServerName,
+		Certificate: d.server.Environment.Certificate, Architecture: d.server.Environment.KernelArchitecture,
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch len(report.Problems) {
+	case 0:
+		return report, nil
+	case 1:
+		return nil, explained(&report.Problems[0])
+	}
+	for _, problem := range report.Problems {
+		d.app.reportProblem(&problem)
+	}
+	return nil, refuse(api.JoinRefused, "The cluster refuses this server for the %d reasons above", len(report.Problems))
+}
+
+// memberConfig asks for the value of each key that is this member's own.
+func (d *dialogue) memberConfig(ctx context.Context, keys []api.ClusterMemberConfigKey) ([]api.ClusterMemberConfigKey, error) {
+	var given []api.ClusterMemberConfigKey
+	for _, key := range keys {
+		value, err := d.line(ctx, "Choose "+key.Description+": ")
+		if err != nil {
+			return nil, err
+		}
+		key.Value = value
+		given = append(given, key)
+	}
+	return given, nil
+}
+
+// token asks for a join token; nil if there is none. The token itself is a valid answer to the first
 // question already, as in the dialogue of Incus 7.3.
 func (d *dialogue) token(ctx context.Context) (*api.ClusterMemberJoinToken, error) {
 	for {
@@ -152,8 +293,7 @@ func (d *dialogue) token(ctx context.Context) (*api.ClusterMemberJoinToken, erro
 		yes, isAnswer := parseYesNo(text, false)
 		switch {
 		case isAnswer && !yes:
-			return nil, api.Errorf(api.NotImplemented, "Joining without a join token, by a trust password, is not part of this version").
-				WithHint("issue a token on a member with \"incus cluster add NAME\", then run this command again")
+			return nil, nil
 		case isAnswer:
 			return d.tokenText(ctx)
 		}
@@ -178,17 +318,30 @@ func (d *dialogue) tokenText(ctx context.Context) (*api.ClusterMemberJoinToken, 
 // printable is a preseed without what can be found out again from the token.
 func (p *preseed) printable() any {
 	type cluster struct {
-		ServerName    string `yaml:"server_name"`
-		Enabled       bool   `yaml:"enabled"`
-		ServerAddress string `yaml:"server_address,omitempty"`
-		ClusterToken  string `yaml:"cluster_token,omitempty"`
+		ServerName         string                       `yaml:"server_name"`
+		Enabled            bool                         `yaml:"enabled"`
+		ServerAddress      string                       `yaml:"server_address,omitempty"`
+		ClusterToken       string                       `yaml:"cluster_token,omitempty"`
+		ClusterAddress     string                       `yaml:"cluster_address,omitempty"`
+		ClusterCertificate string                       `yaml:"cluster_certificate,omitempty"`
+		ClusterPassword    string                       `yaml:"cluster_password,omitempty"`
+		MemberConfig       []api.ClusterMemberConfigKey `yaml:"member_config,omitempty"`
 	}
 	out := struct {
-		Config  api.ConfigMap `yaml:"config,omitempty"`
-		Cluster *cluster      `yaml:"cluster,omitempty"`
-	}{Config: p.Config}
+		Config       api.ConfigMap          `yaml:"config,omitempty"`
+		StoragePools []api.StoragePoolsPost `yaml:"storage_pools,omitempty"`
+		Networks     []preseedNetwork       `yaml:"networks,omitempty"`
+		Profiles     []preseedProfile       `yaml:"profiles,omitempty"`
+		Cluster      *cluster               `yaml:"cluster,omitempty"`
+	}{Config: p.Config, StoragePools: p.StoragePools, Networks: p.Networks, Profiles: p.Profiles}
 	if c := p.Cluster; c != nil {
-		out.Cluster = &cluster{c.ServerName, c.Enabled, c.ServerAddress, c.ClusterToken}
+		out.Cluster = &cluster{
+			ServerName: c.ServerName, Enabled: c.Enabled, ServerAddress: c.ServerAddress, ClusterToken: c.ClusterToken,
+			ClusterPassword: c.ClusterPassword, MemberConfig: c.MemberConfig,
+		}
+		if c.ClusterPassword != "" {
+			out.Cluster.ClusterAddress, out.Cluster.ClusterCertificate = c.ClusterAddress, c.ClusterCertificate
+		}
 	}
 	return out
 }

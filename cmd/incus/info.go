@@ -28,6 +28,7 @@ type serverInfo struct {
 
 func (a *app) infoCommand() *cobra.Command {
 	var target string
+	var resources bool
 	cmd := &cobra.Command{
 		Use:   "info [<remote>:]",
 		Short: "Show what the server is and runs on",
@@ -44,6 +45,13 @@ func (a *app) infoCommand() *cobra.Command {
 			if c, err = aim(cmd.Context(), c, target); err != nil {
 				return err
 			}
+			if resources {
+				found, err := c.Resources(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return table.WriteYAML(a.stdout, found)
+			}
 			server, _, err := c.Server(cmd.Context())
 			if err != nil {
 				return err
@@ -51,6 +59,7 @@ func (a *app) infoCommand() *cobra.Command {
 			return table.WriteYAML(a.stdout, newServerInfo(server))
 		},
 	}
+	cmd.Flags().BoolVar(&resources, "resources", false, "Show what the machine is made of")
 	a.targetFlag(cmd, &target)
 	return cmd
 }

@@ -30,6 +30,14 @@ const (
 	askAddress    = "What IP address or DNS name should be used to reach this server? [default=192.0.2.7]: "
 	askJoining    = "Are you joining an existing cluster? (yes/no) [default=no]: "
 	askName       = "What member name should be used to identify this server in the cluster? [default=server1]: "
+	askPool       = "Do you want to configure a new storage pool? (yes/no) [default=yes]: "
+	askBridge     = "Would you like to create a new local network bridge? (yes/no) [default=yes]: "
+	askListen     = "Would you like the server to be available over the network? (yes/no) [default=no]: "
+	askPassword   = "Setup password authentication on the cluster? (yes/no) [default=no]: "
+	askLocal      = "Do you want to configure a new local storage pool? (yes/no) [default=yes]: "
+	askRemote     = "Do you want to configure a new remote storage pool? (yes/no) [default=no]: "
+	askInterface  = "Would you like to configure Incus to use an existing bridge or host interface? (yes/no) [default=no]: "
+	askImages     = "Would you like stale cached images to be updated automatically? (yes/no) [default=yes]: "
 	askHasToken   = "Do you have a join token? (yes/no/[token]) [default=no]: "
 	askToken      = "Please provide join token: "
 	askLoss       = "All existing data is lost when joining a cluster, continue? (yes/no) [default=no] "
@@ -75,6 +83,9 @@ func (c *aCluster) joiner(t *testing.T) *shell {
 		}
 		return token.Addresses[0], c.cert, nil
 	}
+	s.world.preflight = func(context.Context, string, *x509.Certificate, api.JoinRequest) (*api.JoinReport, error) {
+		return &api.JoinReport{Name: "server2"}, nil
+	}
 	return s
 }
 
@@ -102,8 +113,8 @@ func (s *shell) sentPut(t *testing.T) api.ClusterPut {
 
 func TestDialogueBootstraps(t *testing.T) {
 	s := standalone(t, api.ConfigMap{"user.x": "1"})
-	got := s.mustRun(t, "yes\n\nno\n\nno\n", "admin", "init")
-	if diff := cmp.Diff(askClustering+askAddress+askJoining+askName+askPrint, got); diff != "" {
+	got := s.mustRun(t, "yes\n\nno\n\nno\nno\nno\nno\n\nno\n", "admin", "init")
+	if diff := cmp.Diff(askClustering+askAddress+askJoining+askName+askPassword+askLocal+askRemote+askInterface+askImages+askPrint, got); diff != "" {
 		t.Error(diff)
 	}
 	s.mustAsk(t, "GET /1.0", "GET /1.0/cluster", "GET /1.0", "PUT /1.0", "PUT /1.0/cluster", "GET /1.0/operations/9e871762")
@@ -118,7 +129,7 @@ func TestDialogueBootstraps(t *testing.T) {
 
 func TestDialogueOffersTheAddressThatTheServerHas(t *testing.T) {
 	s := standalone(t, api.ConfigMap{"core.https_address": "10.0.0.9:9443"})
-	got := s.mustRun(t, "yes\n\nno\nm1\nno\n", "admin", "init")
+	got := s.mustRun(t, "yes\n\nno\nm1\nno\nno\nno\nno\n\nno\n", "admin", "init")
 	if !strings.Contains(got, "[default=10.0.0.9]: ") {
 		t.Errorf("got %q", got)
 	}
@@ -201,8 +212,6 @@ func TestDialogueRefuses(t *testing.T) {
 	forged.Fingerprint = "00"
 	for name, tt := range map[string]struct{ answers, stderr string }{
 		"no consent": {"yes\n\nyes\n" + c.token.String() + "\n\n", "Error: User aborted configuration\n"},
-		"no token": {"yes\n\nyes\nno\n", "Error: Joining without a join token, by a trust password, is not part of this version\n" +
-			"Hint: issue a token on a member with \"incus cluster add NAME\", then run this command again\n"},
 		"another certificate, before it asks for consent": {"yes\n\nyes\n" + forged.String() + "\n", "Error: mismatch\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,15 +226,16 @@ func TestDialogueRefuses(t *testing.T) {
 
 func TestDialogueWithoutClusteringChangesNothing(t *testing.T) {
 	s := standalone(t, nil)
-	if got := s.mustRun(t, "\n\n", "admin", "init"); got != askClustering+askPrint {
-		t.Errorf("got %q", got)
+	got := s.mustRun(t, "\nno\nno\nno\n\n\n\n", "admin", "init")
+	if diff := cmp.Diff(askClustering+askPool+askBridge+askInterface+askListen+askImages+askPrint, got); diff != "" {
+		t.Error(diff)
 	}
 	s.unchanged(t)
 }
 
 func TestPrintedPreseedDoesTheSame(t *testing.T) {
 	c := newCluster(t)
-	for _, script := range []string{"yes\n\nno\n\nyes\n", "yes\n\nyes\n" + c.token.String() + "\nyes\nyes\n"} {
+	for _, script := range []string{"yes\n\nno\n\nyes\nsecret\nsecret\n\ndir\n/srv\nno\nno\nno\nyes\n", "yes\n\nyes\n" + c.token.String() + "\nyes\nyes\n"} {
 		asked := c.joiner(t)
 		_, preseed, found := strings.Cut(asked.mustRun(t, script, "admin", "init"), askPrint)
 		if !found {
@@ -384,7 +394,7 @@ func TestPreseedJoins(t *testing.T) {
 		"with other sections": {
 			preseed: "config: {user.x: 1}\ncluster: {server_name: server9, enabled: true, server_address: 192.0.2.7, cluster_token: TOKEN}",
 			stderr: "Warning: server_name \"server9\" is ignored: the token is for \"server2\"\n" +
-				"Warning: the section config is ignored: a server that joins takes the configuration of the cluster\n",
+				"Warning: ignored: config. A server that joins takes what the cluster has\n",
 		},
 		"with member configuration": {
 			preseed: `cluster:
@@ -430,19 +440,19 @@ func TestPreseedThatIsWrongChangesNothing(t *testing.T) {
 	c := newCluster(t)
 	other := newCluster(t)
 	for _, tt := range []struct{ preseed, want string }{
-		{"config: {}\nclustr: {}", `Failed to parse the preseed: line 2: unknown key "clustr"`},
-		{"cluster:\n  server_nmae: a\n  enbled: true", `Failed to parse the preseed: line 2: unknown key "server_nmae"; line 3: unknown key "enbled"`},
+		{"config: {}\nclustr: {}", `Failed to parse the preseed: line 2: unknown key "clustr" (did you mean "cluster"?)`},
+		{"cluster:\n  server_nmae: a\n  enbled: true", `Failed to parse the preseed: line 2: unknown key "server_nmae" (did you mean "server_name"?); line 3: unknown key "enbled" (did you mean "enabled"?)`},
 		{"cluster: [", "Failed to parse the preseed: yaml: line 1: did not find expected node content"},
 		{"config: {a: [1]}", "Failed to parse the preseed: type []interface {} is not supported in api.ConfigMap"},
 		{"config: {}\n---\nconfig: {}", "Failed to parse the preseed: more than one YAML document"},
-		{"config: {a: 1}\nstorage_pools: [{name: a, whatever: b}]", "line 2: the section storage_pools is not part of this version; nothing was changed"},
-		{"storage_volumes: [{}]", "line 1: the section storage_volumes is not part of this version; nothing was changed"},
-		{"networks: [{}]", "line 1: the section networks is not part of this version; nothing was changed"},
-		{"profiles: [{}]", "line 1: the section profiles is not part of this version; nothing was changed"},
-		{"projects: {a: b}", "line 1: the section projects is not part of this version; nothing was changed"},
+		{"config: {a: 1}\nstorage_pools: [{name: a, whatever: b}]", `Failed to parse the preseed: line 2: unknown key "whatever"`},
+		{"storage_volumes: [{}]", "storage_volumes: an entry has no name; nothing was changed"},
+		{"networks: [{}]", "networks: an entry has no name; nothing was changed"},
+		{"profiles: [{}]", "profiles: an entry has no name; nothing was changed"},
+		{"projects: {a: b}", "Failed to parse the preseed: line 1: cannot unmarshal !!map into []api.ProjectsPost"},
 		{"certificates: text", "line 1: the section certificates is not part of this version; nothing was changed"},
 		{"cluster_groups: [{}]", "line 1: the section cluster_groups is not part of this version; nothing was changed"},
-		{"cluster: {enabled: true, cluster_password: x}", "cluster_password: joining with a trust password is not part of this version"},
+		{"cluster: {enabled: true, cluster_password: x}", "cluster: cluster_password is given without cluster_address and cluster_certificate, which say of which cluster it is"},
 		{"cluster: {enabled: true}", "ServerName is required when enabling clustering"},
 		{"cluster: {enabled: true, server_name: 'a b'}", "Invalid cluster member name: Name cannot contain white space"},
 		{"cluster: {server_name: a}", `cluster: server_name "a" is given, but enabled is not true`},
@@ -483,16 +493,17 @@ func TestPreseedThatCannotReachTheClusterChangesNothing(t *testing.T) {
 func TestInitFlagsThatDoNotGoTogether(t *testing.T) {
 	s := newShell(t)
 	for args, want := range map[string]string{
-		"--auto --preseed":                                "Can't use --auto and --preseed together\n",
-		"--minimal --preseed":                             "Can't use --minimal and --preseed together\n",
-		"--minimal --auto":                                "Can't use --minimal and --auto together\n",
-		"--network-address 10.0.0.1":                      "Configuration flags require --auto\n",
-		"--minimal --storage-backend dir":                 "Configuration flags require --auto\n",
-		"--dump --auto":                                   "Can't use --dump with other flags\n",
-		"--auto --network-port 9000":                      "--network-port can't be used without --network-address\n",
-		"--auto --network-address a --network-port 70000": "Invalid port 70000: use 1 to 65535\n",
-		"--auto --storage-backend dir": "--storage-backend can't be used: storage pools are not part of this version\n" +
-			"Hint: leave the flag out; see docs/compatibility.md\n",
+		"--auto --preseed":                                       "Can't use --auto and --preseed together\n",
+		"--minimal --preseed":                                    "Can't use --minimal and --preseed together\n",
+		"--minimal --auto":                                       "Can't use --minimal and --auto together\n",
+		"--network-address 10.0.0.1":                             "Configuration flags require --auto\n",
+		"--minimal --storage-backend dir":                        "Configuration flags require --auto\n",
+		"--dump --auto":                                          "Can't use --dump with other flags\n",
+		"--auto --network-port 9000":                             "--network-port can't be used without --network-address\n",
+		"--auto --network-address a --network-port 70000":        "Invalid port 70000: use 1 to 65535\n",
+		"--auto --storage-create-loop 5":                         "None of --storage-pool, --storage-create-device or --storage-create-loop may be used with the 'dir' backend: --storage-create-loop is given\n",
+		"--auto --storage-backend btrfs --storage-create-loop 0": "--storage-create-loop needs a whole number of GiB, at least 1\n",
+		"--auto --storage-backend btrfs --storage-create-loop 5 --storage-create-device /dev/x": "Only one of --storage-create-device, --storage-create-loop or --storage-pool can be specified\n",
 		"file.yaml":               "Invalid number of arguments\nHint: usage: incus admin init [--preseed [<file>|-]] [flags]\n",
 		"--preseed=a.yaml b.yaml": "Invalid number of arguments\nHint: usage: incus admin init [--preseed [<file>|-]] [flags]\n",
 	} {
@@ -514,18 +525,120 @@ func TestAutoSetsTheAddress(t *testing.T) {
 			t.Errorf("%s: sent %s", args, body)
 		}
 	}
+}
+
+func TestMinimalMakesAPoolABridgeAndTheirDevices(t *testing.T) {
 	s := standalone(t, nil)
 	s.mustRun(t, "", "admin", "init", "--minimal")
+	for request, want := range map[string]string{
+		"POST /1.0/storage-pools":   `{"config":{"source":""},"description":"","name":"default","driver":"dir"}`,
+		"POST /1.0/networks":        `{"config":{},"description":"","name":"incusbr0","type":""}`,
+		"PUT /1.0/profiles/default": `{"config":{},"description":"","devices":{"eth0":{"name":"eth0","network":"incusbr0","type":"nic"},"root":{"path":"/","pool":"default","type":"disk"}}}`,
+	} {
+		if diff := cmp.Diff(want, s.body(t, request)); diff != "" {
+			t.Errorf("%s: %s", request, diff)
+		}
+	}
+	s = standalone(t, nil)
+	s.Reply("GET /1.0/storage-pools", []api.StoragePool{{Name: "mine"}})
+	s.Reply("GET /1.0/networks", []api.Network{{Name: "br0", Type: "bridge", Managed: true}})
+	s.mustRun(t, "", "admin", "init", "--auto")
+	if body := s.body(t, "PUT /1.0/profiles/default"); !strings.Contains(body, `"pool":"mine"`) || !strings.Contains(body, `"network":"br0"`) {
+		t.Errorf("sent %s", body)
+	}
+}
+
+func TestDialogueMakesAPoolAndABridge(t *testing.T) {
+	s := standalone(t, nil)
+	if !s.run("no\n\n\nbtrfs\n\n\n0\nseven\n7GiB\n\n\n10.0.0.1/24\n\nnone\nyes\nall\n0\n9443\nno\nno\n", "admin", "init") {
+		t.Fatal(s.stderr.String())
+	}
+	got := s.stdout.String()
+	want := askClustering + askPool + "Name of the new storage pool [default=default]: " + "Name of the storage backend to use (btrfs, dir) [default=btrfs]: " +
+		"Create a new BTRFS pool? (yes/no) [default=yes]: " +
+		"Would you like to use an existing empty block device (e.g. a disk or partition)? (yes/no) [default=no]: " +
+		strings.Repeat("Size in GiB of the new loop device (1GiB minimum) [default=9GiB]: ", 3) + askBridge +
+		"What should the new bridge be called? [default=incusbr0]: " +
+		"What IPv4 address should be used? (CIDR subnet notation, “auto” or “none”) [default=auto]: " +
+		"Would you like to NAT IPv4 traffic on your bridge? [default=yes]: " +
+		"What IPv6 address should be used? (CIDR subnet notation, “auto” or “none”) [default=auto]: " + askListen +
+		"Address to bind to (not including port) [default=all]: " + strings.Repeat("Port to bind to [default=8443]: ", 2) + askImages + askPrint
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for request, want := range map[string]string{
+		"POST /1.0/storage-pools": `{"config":{"size":"7GiB"},"description":"","name":"default","driver":"btrfs"}`,
+		"POST /1.0/networks":      `{"config":{"ipv4.address":"10.0.0.1/24","ipv4.nat":"true","ipv6.address":"none"},"description":"","name":"incusbr0","type":""}`,
+		"PUT /1.0":                `{"config":{"core.https_address":"[::]:9443","images.auto_update_interval":"0"}}`,
+	} {
+		if diff := cmp.Diff(want, s.body(t, request)); diff != "" {
+			t.Errorf("%s: %s", request, diff)
+		}
+	}
+}
+
+func TestDialogueJoinsByPassword(t *testing.T) {
+	c := newCluster(t)
+	s := c.joiner(t)
+	s.world.remoteCertificate = func(_ context.Context, address string) (*x509.Certificate, error) {
+		if address != "10.0.0.1" {
+			return nil, errors.New("nobody there")
+		}
+		return c.cert, nil
+	}
+	s.world.preflight = func(_ context.Context, _ string, _ *x509.Certificate, req api.JoinRequest) (*api.JoinReport, error) {
+		if req.Password != "right" {
+			return nil, api.PasswordWrong
+		}
+		return &api.JoinReport{MemberConfig: []api.ClusterMemberConfigKey{
+			{Entity: "storage-pool", Name: "local", Key: "source", Description: "\"source\" property for storage pool \"local\""},
+		}}, nil
+	}
+	fingerprint := client.Fingerprint(c.cert)
+	if !s.run("yes\n\nyes\nno\nserver2\n10.0.0.9\n10.0.0.1\nabc\n"+fingerprint+"\nwrong\nright\nyes\n/srv\nno\n", "admin", "init") {
+		t.Fatal(s.stderr.String())
+	}
+	got := s.stdout.String()
+	const isCorrect = "Is this the correct fingerprint? (yes/no/[fingerprint]) [default=no]: "
+	const ofWhom = "IP address or FQDN of an existing cluster member (may include port): "
+	want := askClustering + askAddress + askJoining + askHasToken + askName + ofWhom + ofWhom + "Cluster fingerprint: " + fingerprint + "\n" +
+		"You can validate this fingerprint by running \"incus info\" locally on an existing cluster member.\n" + isCorrect + isCorrect +
+		"Cluster trust password: Cluster trust password: " + askLoss + "Choose \"source\" property for storage pool \"local\": " + askPrint
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	put := s.sentPut(t)
+	if put.ClusterPassword != "right" || put.ClusterToken != "" || put.ServerName != "server2" || len(put.MemberConfig) != 1 || put.MemberConfig[0].Value != "/srv" {
+		t.Errorf("sent %+v", put)
+	}
+}
+
+func TestPreseedThatFailsHalfWayTellsWhatWasDone(t *testing.T) {
+	s := standalone(t, nil)
+	s.Refuse("POST /1.0/networks", 403, "not as this user", api.ErrorMetadata{Reason: api.NotPermitted})
+	s.run("config: {user.x: 1}\nstorage_pools: [{name: a, driver: dir}]\nnetworks: [{name: br0}]\nprofiles: [{name: p}]", "admin", "init", "--preseed")
+	want := "Error: network br0: not as this user (done before: config, storage pool a; when that is mended, run the same command again to go on)\n"
+	if got, _, _ := strings.Cut(s.stderr.String(), "Hint"); got != want {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPreseedAsksForADriverThatIsNotThere(t *testing.T) {
+	s := standalone(t, nil)
+	s.mustFail(t, "Error: storage_pools: the driver \"zfs\" of \"a\" isn't available on this machine; nothing was changed\n"+
+		"Hint: use one of btrfs, dir, or install what zfs needs\n", "config: {user.x: 1}\nstorage_pools: [{name: a, driver: zfs}]", "admin", "init", "--preseed")
 	s.unchanged(t)
 }
 
 func TestDumpPrintsTheSetUp(t *testing.T) {
 	s := clustered(t)
-	s.Reply("GET /1.0/profiles", []api.Profile{{Name: "default", Description: "Default Incus profile", Project: "default"}})
-	s.Reply("GET /1.0/projects", []api.Project{{Name: "default", Description: "Default Incus project", Config: api.ConfigMap{
+	s.Reply("GET /1.0/profiles", []api.Profile{{Name: "default", ProfilePut: api.ProfilePut{Description: "Default Incus profile"}, Project: "default"}})
+	s.Reply("GET /1.0/projects", []api.Project{{Name: "default", ProjectPut: api.ProjectPut{Description: "Default Incus project", Config: api.ConfigMap{
 		"features.images": "true", "features.networks": "true", "features.networks.zones": "true",
 		"features.profiles": "true", "features.storage.buckets": "true", "features.storage.volumes": "true",
-	}}})
+	}}}})
+	s.Reply("GET /1.0/networks", []api.Network{})
+	s.Reply("GET /1.0/storage-pools", []api.StoragePool{})
 	if diff := cmp.Diff(golden(t, "admin-init-dump.out"), s.mustRun(t, "", "admin", "init", "--dump")); diff != "" {
 		t.Error(diff)
 	}

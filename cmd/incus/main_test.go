@@ -151,6 +151,7 @@ func standalone(t *testing.T, config api.ConfigMap) *shell {
 	server.Config = config
 	server.Environment.ServerName = "server1"
 	server.Environment.ServerVersion = api.Version
+	server.Environment.StorageSupportedDrivers = []api.StorageDriverInfo{{Name: "btrfs", Version: "6"}, {Name: "dir", Version: "1"}}
 	if address := config["core.https_address"]; address != "" {
 		server.Environment.Addresses = []string{address}
 	}
@@ -158,6 +159,14 @@ func standalone(t *testing.T, config api.ConfigMap) *shell {
 	s.Reply("PUT /1.0", struct{}{})
 	s.Reply("GET /1.0/cluster", api.Cluster{MemberConfig: []api.ClusterMemberConfigKey{}})
 	s.ReplyAsync("PUT /1.0/cluster", task("Creating bootstrap node"))
+	s.Reply("GET /1.0/storage-pools", []api.StoragePool{})
+	s.Reply("POST /1.0/storage-pools", struct{}{})
+	s.Reply("GET /1.0/networks", []api.Network{{Name: "eth0", Type: "physical"}})
+	s.Reply("POST /1.0/networks", struct{}{})
+	s.Reply("GET /1.0/profiles/default", api.Profile{Name: "default"})
+	s.Reply("PUT /1.0/profiles/default", struct{}{})
+	s.world.disk = func(string) (string, uint64) { return "", 45 << 30 }
+	s.world.canListen = func(string) error { return nil }
 	return s
 }
 

@@ -17,32 +17,66 @@ import (
 
 // A preseed says what "incus admin init" shall make of the server.
 type preseed struct {
-	Config  api.ConfigMap   `yaml:"config,omitempty"`
-	Cluster *preseedCluster `yaml:"cluster,omitempty"`
+	Config         api.ConfigMap          `yaml:"config,omitempty"`
+	StoragePools   []api.StoragePoolsPost `yaml:"storage_pools,omitempty"`
+	StorageVolumes []preseedVolume        `yaml:"storage_volumes,omitempty"`
+	Networks       []preseedNetwork       `yaml:"networks,omitempty"`
+	Profiles       []preseedProfile       `yaml:"profiles,omitempty"`
+	Projects       []api.ProjectsPost     `yaml:"projects,omitempty"`
+	Cluster        *preseedCluster        `yaml:"cluster,omitempty"`
 
 	// Sections that this version cannot carry out. Empty ones are harmless.
-	StoragePools   yaml.Node `yaml:"storage_pools,omitempty"`
-	StorageVolumes yaml.Node `yaml:"storage_volumes,omitempty"`
-	Networks       yaml.Node `yaml:"networks,omitempty"`
-	Profiles       yaml.Node `yaml:"profiles,omitempty"`
-	Projects       yaml.Node `yaml:"projects,omitempty"`
-	Certificates   yaml.Node `yaml:"certificates,omitempty"`
-	ClusterGroups  yaml.Node `yaml:"cluster_groups,omitempty"`
+	Certificates  yaml.Node `yaml:"certificates,omitempty"`
+	ClusterGroups yaml.Node `yaml:"cluster_groups,omitempty"`
 
 	// token is the decoded join token, if there is one.
 	token *api.ClusterMemberJoinToken
 }
 
+// preseedVolume is a volume of the section storage_volumes.
+type preseedVolume struct {
+	api.StorageVolumesPost `yaml:",inline"`
+	Pool                   string `yaml:"pool"`
+	Project                string `yaml:"project,omitempty"`
+}
+
+// preseedNetwork is a network of the section networks.
+type preseedNetwork struct {
+	api.NetworksPost `yaml:",inline"`
+	Project          string `yaml:"project,omitempty"`
+}
+
+// preseedProfile is a profile of the section profiles.
+type preseedProfile struct {
+	api.ProfilesPost `yaml:",inline"`
+	Project          string `yaml:"project,omitempty"`
+}
+
 // preseedCluster is the section cluster.
 type preseedCluster struct {
 	api.ClusterPut `yaml:",inline"`
-	// ClusterPassword was how servers joined before there were tokens.
-	ClusterPassword string `yaml:"cluster_password,omitempty"`
 }
 
 // joins tells whether the server is to join an existing cluster.
 func (p *preseed) joins() bool {
 	return p.Cluster != nil && (p.Cluster.ClusterToken != "" || p.Cluster.ClusterAddress != "")
+}
+
+// sections lists the sections besides cluster that have something in them.
+func (p *preseed) sections() []string {
+	var names []string
+	for _, section := range []struct {
+		name    string
+		entries int
+	}{
+		{"config", len(p.Config)}, {"storage_pools", len(p.StoragePools)}, {"storage_volumes", len(p.StorageVolumes)},
+		{"networks", len(p.Networks)}, {"profiles", len(p.Profiles)}, {"projects", len(p.Projects)},
+	} {
+		if section.entries > 0 {
+			names = append(names, section.name)
+		}
+	}
+	return names
 }
 
 // enables tells whether the server is to become the first member of a cluster.
@@ -67,7 +101,7 @@ func (p *preseed) configFor(clustered bool) api.ConfigMap {
 func parsePreseed(data []byte) (*preseed, error) {
 	p, err := decodeStrict[preseed](data)
 	if err != nil {
-		return nil, api.Errorf(api.BadRequest, "Failed to parse the preseed: %v", err).
+		return nil, api.Errorf(api.BadRequest, "Failed to parse the preseed: %v", suggested(err)).
 			WithHint("correct the file; keys are listed in docs/form-a-cluster.md")
 	}
 	if err := p.checkSections(); err != nil {
@@ -79,20 +113,43 @@ func parsePreseed(data []byte) (*preseed, error) {
 	return &p, p.checkCluster()
 }
 
-// checkSections refuses what belongs to a later version.
+// checkSections refuses what belongs to a later version, and entries without a name.
 func (p *preseed) checkSections() error {
 	for _, section := range []struct {
 		name string
 		node *yaml.Node
-	}{
-		{"storage_pools", &p.StoragePools}, {"storage_volumes", &p.StorageVolumes}, {"networks", &p.Networks},
-		{"profiles", &p.Profiles}, {"projects", &p.Projects}, {"certificates", &p.Certificates},
-		{"cluster_groups", &p.ClusterGroups},
-	} {
+	}{{"certificates", &p.Certificates}, {"cluster_groups", &p.ClusterGroups}} {
 		if !isEmptyNode(section.node) {
 			return api.Errorf(api.NotImplemented, "line %d: the section %s is not part of this version; nothing was changed",
 				section.node.Line, section.name).
 				WithHint("leave the section out; see docs/compatibility.md")
+		}
+	}
+	nameless := func(section, name string) error {
+		if name == "" {
+			return api.Errorf(api.BadRequest, "%s: an entry has no name; nothing was changed", section)
+		}
+		return nil
+	}
+	var errs []error
+	for _, pool := range p.StoragePools {
+		errs = append(errs, nameless("storage_pools", pool.Name))
+	}
+	for _, v := range p.StorageVolumes {
+		errs = append(errs, nameless("storage_volumes", v.Name), nameless("storage_volumes, key pool", v.Pool))
+	}
+	for _, n := range p.Networks {
+		errs = append(errs, nameless("networks", n.Name))
+	}
+	for _, profile := range p.Profiles {
+		errs = append(errs, nameless("profiles", profile.Name))
+	}
+	for _, project := range p.Projects {
+		errs = append(errs, nameless("projects", project.Name))
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -106,9 +163,6 @@ func isEmptyNode(node *yaml.Node) bool {
 func (p *preseed) checkCluster() error {
 	c := p.Cluster
 	switch {
-	case c.ClusterPassword != "":
-		return api.Errorf(api.NotImplemented, "cluster_password: joining with a trust password is not part of this version").
-			WithHint("use a token in its place: cluster_token, from incus cluster add NAME on a member")
 	case p.joins():
 		return p.checkJoin()
 	case !c.Enabled && c.ServerName != "":
@@ -118,6 +172,8 @@ func (p *preseed) checkCluster() error {
 	case c.ServerAddress != "" || c.ClusterCertificate != "" || c.ClusterCertificatePath != "":
 		return api.Errorf(api.BadRequest, "cluster: there is neither cluster_token nor cluster_address, but other keys of a join").
 			WithHint("to join, add the token from incus cluster add NAME; to bootstrap, leave those keys out")
+	case c.ClusterPassword != "":
+		return api.Errorf(api.BadRequest, "cluster: cluster_password is given without cluster_address and cluster_certificate, which say of which cluster it is")
 	case c.ServerName == "":
 		return api.Errorf(api.BadRequest, "ServerName is required when enabling clustering").WithHint("add server_name to the section cluster")
 	}
@@ -133,6 +189,10 @@ func (p *preseed) checkJoin() error {
 	switch {
 	case !c.Enabled:
 		return api.Errorf(api.BadRequest, "cluster: a join needs enabled: true")
+	case c.ClusterPassword != "" && c.ClusterToken != "":
+		return api.Errorf(api.BadRequest, "cluster: give cluster_token or cluster_password, not both")
+	case c.ClusterPassword != "" && c.ServerName == "":
+		return api.Errorf(api.BadRequest, "cluster: a join with cluster_password needs server_name, the name under which this server joins")
 	case c.ServerAddress == "":
 		return api.Errorf(api.AddressInvalid, "cluster: a join needs server_address, the address under which members reach this server")
 	}

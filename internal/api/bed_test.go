@@ -230,9 +230,12 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 	hub := events.New()
 	location := func() string { m, _ := b.store.Local().Member(b.store.id); return m.Name }
 	ops := operations.New(location, func(op api.Operation) { hub.Publish(operationEvent(op)) }, b.now)
-	service := membership.NewAdmissions(b.store, b.probed, membership.Settings{}, b.now, slog.New(slog.DiscardHandler))
+	tokens := tokens.New(b.store, b.now, slog.New(slog.DiscardHandler))
+	service := membership.NewAdmissions(b.store, b.probed, tokens, fakeInventory{}, membership.Settings{}, b.now, slog.New(slog.DiscardHandler))
 	b.server = New(Config{
-		Store: b.store, Tokens: tokens.New(b.store, b.now, slog.New(slog.DiscardHandler)), Admission: service, Members: service,
+		Store: b.store, Tokens: tokens, Admission: service, Members: service,
+		Entities: withEntities(t, b), StorageDrivers: fakeDrivers{}.Supported,
+		Resources: func() (*api.Resources, error) { return &api.Resources{CPU: api.ResourcesCPU{Total: 2}}, nil },
 		Bootstrap: func(_ context.Context, name string, _ *api.EventRequestor, progress func(string)) error {
 			progress("Creating the cluster's certificate")
 			return b.enable(name)
@@ -241,7 +244,6 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 		Settings: b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Operations: ops, Events: hub,
 		Facts: Facts{
 			Hostname: "host1", Architectures: []string{"x86_64", "i686"}, Kernel: "Linux", KernelArchitecture: "x86_64",
-			StorageDrivers: []api.StorageDriverInfo{{Name: "dir", Version: "1"}},
 		},
 		Certificate: func() (string, string) {
 			if b.pair != nil {

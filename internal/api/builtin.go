@@ -42,45 +42,6 @@ func keep[T any](c *call, what string, current T, same func(a, b T) bool, tag an
 	return empty, nil
 }
 
-// patched is value with the fields of a PATCH. Objects in it are merged.
-func patched(value any, changes map[string]any) (map[string]any, error) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, err
-	}
-	for key, change := range changes {
-		before, isObject := fields[key].(map[string]any)
-		if added, ok := change.(map[string]any); ok && isObject {
-			maps.Copy(before, added)
-		} else {
-			fields[key] = change
-		}
-	}
-	return fields, nil
-}
-
-// projectPut is PUT and PATCH /1.0/projects/NAME.
-func (s *Server) projectPut(c *call) (reply, error) {
-	p, err := findProject(c)
-	if err != nil {
-		return reply{}, err
-	}
-	return keep(c, "a project", writableProject{p.Description, p.Config}, sameProject, projectTag(p))
-}
-
-// profilePut is PUT and PATCH /1.0/profiles/NAME.
-func (s *Server) profilePut(c *call) (reply, error) {
-	p, err := findProfile(c)
-	if err != nil {
-		return reply{}, err
-	}
-	return keep(c, "a profile", writableProfile{p.Description, p.Config, p.Devices}, sameProfile, profileTag(p))
-}
-
 // groupPut is PUT and PATCH /1.0/cluster/groups/NAME.
 func (s *Server) groupPut(c *call) (reply, error) {
 	view, err := clustered(s.read(c.Context()))
@@ -92,26 +53,6 @@ func (s *Server) groupPut(c *call) (reply, error) {
 		return reply{}, err
 	}
 	return keep(c, "a cluster group", groupPart(g), sameGroup, groupPart(g))
-}
-
-type writableProject struct {
-	Description string        `json:"description"`
-	Config      api.ConfigMap `json:"config"`
-}
-
-func sameProject(a, b writableProject) bool {
-	return a.Description == b.Description && maps.Equal(a.Config, b.Config)
-}
-
-type writableProfile struct {
-	Description string                   `json:"description"`
-	Config      api.ConfigMap            `json:"config"`
-	Devices     map[string]api.ConfigMap `json:"devices"`
-}
-
-func sameProfile(a, b writableProfile) bool {
-	return a.Description == b.Description && maps.Equal(a.Config, b.Config) &&
-		maps.EqualFunc(a.Devices, b.Devices, maps.Equal[api.ConfigMap, api.ConfigMap])
 }
 
 // writableGroup is also what the ETag of a group is made from.

@@ -24,6 +24,7 @@ var mayCall = map[string]Callers{
 	"POST /1.0/certificates":                anyone,
 	"GET /1.0/operations/{id}/wait":         anyone,
 	"GET /1.0/warnings":                     administrators,
+	"GET /1.0/resources":                    administrators,
 	"GET /internal/ready":                   UnixSocket,
 	"PUT /internal/shutdown":                UnixSocket,
 	"POST /internal/cluster/join/preflight": anyone,

@@ -106,8 +106,12 @@ func (s *Server) certificatesPost(c *call) (reply, error) {
 		return reply{}, err
 	}
 	switch {
+	case req.TrustToken != "" && req.Password != "":
+		return reply{}, api.Errorf(api.BadRequest, "Give a token or the password, not both")
 	case req.TrustToken != "" && !req.Token:
 		return s.redeem(c, &req)
+	case req.Password != "":
+		return s.enterByPassword(c, &req)
 	case c.caller.kind == RestrictedClient:
 		return reply{}, api.Errorf(api.NotAuthorized, "Certificate is restricted")
 	case !c.caller.admin():
@@ -158,6 +162,29 @@ func (s *Server) redeem(c *call, req *api.CertificatesPost) (reply, error) {
 	}
 	proved := trust.Same(c.caller.certificate, cert)
 	if _, err := s.cfg.Tokens.Claim(c.Context(), token, cert, proved, c.caller.requestor()); err != nil {
+		return reply{}, err
+	}
+	return created(resource("certificates", trust.Fingerprint(cert))), nil
+}
+
+// enterByPassword lets a server that knows the cluster's password claim a token of its own. All
+// that the request has wrong is found before the password is looked at.
+func (s *Server) enterByPassword(c *call, req *api.CertificatesPost) (reply, error) {
+	if req.Type != "" && req.Type != api.CertificateServer {
+		return reply{}, api.Errorf(api.NotAuthorized, "The cluster's password admits a server certificate, not one of type %q", req.Type)
+	}
+	if err := api.ValidateMemberName(req.Name); err != nil {
+		return reply{}, err
+	}
+	cert, err := s.certificateOf(c, req)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := s.cfg.Tokens.Verify(c.Context(), c.caller.address, req.Password); err != nil {
+		return reply{}, err
+	}
+	proved := trust.Same(c.caller.certificate, cert)
+	if _, err := s.cfg.Tokens.Grant(c.Context(), req.Name, cert, proved, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
 	return created(resource("certificates", trust.Fingerprint(cert))), nil

@@ -6,6 +6,7 @@ import (
 
 	"incusd/api"
 	"incusd/internal/config"
+	"incusd/internal/entities"
 	"incusd/internal/operations"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
@@ -19,7 +20,7 @@ func (s *Server) clusterGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	cluster := api.Cluster{MemberConfig: []api.ClusterMemberConfigKey{}}
+	cluster := api.Cluster{MemberConfig: entities.MemberConfig(view, s.cfg.Store.ID())}
 	if m, ok := s.self(view); ok && view.Cluster().Enabled {
 		cluster.ServerName, cluster.Enabled = m.Name, true
 	}

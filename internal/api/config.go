@@ -22,17 +22,21 @@ type Config struct {
 	// Bootstrap makes this server the first member of a cluster, Join makes it a member of
 	// another's. They block until it is one, or is what it was before, and tell progress
 	// what they do, in words for people.
-	Bootstrap   func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
-	Join        func(ctx context.Context, req api.ClusterPut, progress func(string)) error
-	Admission   Admission
-	Members     Members
-	Settings    Settings
-	TrustStore  TrustStore
-	Daemon      Daemon
-	Operations  *operations.Registry
-	Events      *events.Hub
-	Facts       Facts
-	Certificate NetworkCertificate
+	Bootstrap  func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
+	Join       func(ctx context.Context, req api.ClusterPut, progress func(string)) error
+	Admission  Admission
+	Members    Members
+	Settings   Settings
+	TrustStore TrustStore
+	Daemon     Daemon
+	Operations *operations.Registry
+	Events     *events.Hub
+	Entities   Entities
+	// Resources describes this machine; StorageDrivers lists what pools can be made of on it.
+	Resources      func() (*api.Resources, error)
+	StorageDrivers func() []api.StorageDriverInfo
+	Facts          Facts
+	Certificate    NetworkCertificate
 	// Peer returns what reaches m with this server's own certificate and accepts
 	// nobody but m. It is used with URLs of m.Address.
 	Peer func(m *state.Member) http.RoundTripper
@@ -58,13 +62,15 @@ type Tokens interface {
 	Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
 	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 	Revoke(ctx context.Context, operation string, requestor *api.EventRequestor) error
+	Verify(ctx context.Context, source, password string) error
+	Grant(ctx context.Context, name string, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 }
 
 // Admission is the cluster's side of a join. Callers are known by the fingerprint of
 // the certificate whose key they proved to have; those of Preflight may have none, and
 // show a token.
 type Admission interface {
-	Preflight(ctx context.Context, caller string, req membership.JoinRequest) (*membership.JoinReport, error)
+	Preflight(ctx context.Context, caller, source string, req membership.JoinRequest) (*membership.JoinReport, error)
 	Admit(ctx context.Context, fingerprint string, req membership.AdmitRequest) (*membership.Admission, error)
 	Abort(ctx context.Context, fingerprint, id string) (state.AbortResult, error)
 }
@@ -108,4 +114,41 @@ type Daemon interface {
 	// answer was sent. With force it does not wait for operations. It fails with
 	// api.TooMany if a shutdown has begun before.
 	Shutdown(ctx context.Context, force bool) error
+}
+
+// Entities changes what the cluster configures. change gets the object as a linearizable read shows it (with target=: as that
+// member has it) and returns the new writable part; it is where the handler checks If-Match and merges a PATCH. It may be called more
+// than once when the object changes meanwhile; If-Match then fails by itself. The service validates, decides in the replicated
+// command, and for what members must make true it waits (bounded, 45 s) until all online members have reported; then it returns nil,
+// or api.EntityFailed naming the members with their reasons.
+type Entities interface {
+	CreatePool(ctx context.Context, post api.StoragePoolsPost, target string, by *api.EventRequestor) error
+	UpdatePool(ctx context.Context, name, target string, change func(api.StoragePool) (api.StoragePoolPut, error), by *api.EventRequestor) error
+	DeletePool(ctx context.Context, name string, by *api.EventRequestor) error
+	// PoolResources measures the pool on this member.
+	PoolResources(ctx context.Context, name string) (*api.ResourcesStoragePool, error)
+
+	CreateVolume(ctx context.Context, pool, project, target string, post api.StorageVolumesPost, by *api.EventRequestor) error
+	UpdateVolume(ctx context.Context, pool, project, name string, change func(api.StorageVolume) (api.StorageVolumePut, error), by *api.EventRequestor) error
+	RenameVolume(ctx context.Context, pool, project, name, newName string, by *api.EventRequestor) error
+	DeleteVolume(ctx context.Context, pool, project, name string, by *api.EventRequestor) error
+
+	CreateNetwork(ctx context.Context, project string, post api.NetworksPost, target string, by *api.EventRequestor) error
+	UpdateNetwork(ctx context.Context, project, name, target string, change func(api.Network) (api.NetworkPut, error), by *api.EventRequestor) error
+	RenameNetwork(ctx context.Context, project, name, newName string, by *api.EventRequestor) error
+	DeleteNetwork(ctx context.Context, project, name string, by *api.EventRequestor) error
+	// Interfaces lists this member's interfaces that are not managed networks; NetworkState and NetworkLeases are this member's.
+	Interfaces(ctx context.Context) ([]api.Network, error)
+	NetworkState(ctx context.Context, name string) (*api.NetworkState, error)
+	NetworkLeases(ctx context.Context, project, name string) ([]api.NetworkLease, error)
+
+	CreateProfile(ctx context.Context, project string, post api.ProfilesPost, by *api.EventRequestor) error
+	UpdateProfile(ctx context.Context, project, name string, change func(api.Profile) (api.ProfilePut, error), by *api.EventRequestor) error
+	RenameProfile(ctx context.Context, project, name, newName string, by *api.EventRequestor) error
+	DeleteProfile(ctx context.Context, project, name string, by *api.EventRequestor) error
+
+	CreateProject(ctx context.Context, post api.ProjectsPost, by *api.EventRequestor) error
+	UpdateProject(ctx context.Context, name string, change func(api.Project) (api.ProjectPut, error), by *api.EventRequestor) error
+	RenameProject(ctx context.Context, name, newName string, by *api.EventRequestor) error
+	DeleteProject(ctx context.Context, name string, by *api.EventRequestor) error
 }

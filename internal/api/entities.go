@@ -1,12 +1,15 @@
 package api
 
 import (
+	"encoding/json"
+	"maps"
+	"net/http"
+
 	"incusd/api"
+	"incusd/internal/raftstore"
 )
 
-// Storage, networks and instances are not part of this version: their lists are true
-// and empty. The project and the profile that are built in can be set to what they are,
-// as the dialogue of upstream's client does, and to nothing else.
+// This daemon runs no instances and keeps no images: their lists are true and empty.
 
 // nothing lists what there is none of.
 func nothing(_ *Server, c *call) (reply, error) {
@@ -16,11 +19,9 @@ func nothing(_ *Server, c *call) (reply, error) {
 	return reply{metadata: []string{}}, nil
 }
 
-// missing is the answer about one of what there is none of.
-func missing(text string) handler {
-	return func(*Server, *call) (reply, error) {
-		return reply{}, api.Errorf(api.NotFound, "%s", text)
-	}
+// noInstances refuses what this daemon is not for.
+func noInstances(*Server, *call) (reply, error) {
+	return reply{}, api.Errorf(api.NotImplemented, "This daemon forms clusters; it runs no instances and keeps no images")
 }
 
 // notYet refuses what this version cannot do; what names it.
@@ -30,91 +31,110 @@ func notYet(what string) handler {
 	}
 }
 
-// defaultProject is the built-in project.
-func defaultProject() api.Project {
-	return api.Project{
-		Name: defaultName, Description: "Default Incus project", UsedBy: []string{resource("profiles", defaultName)},
-		Config: api.ConfigMap{
-			"features.images": "true", "features.networks": "true", "features.networks.zones": "true",
-			"features.profiles": "true", "features.storage.buckets": "true", "features.storage.volumes": "true",
-		},
-	}
-}
-
-// defaultProfile is the built-in profile of the built-in project.
-func defaultProfile() api.Profile {
-	return api.Profile{
-		Name: defaultName, Description: "Default Incus profile", Project: defaultName,
-		Config: api.ConfigMap{}, Devices: map[string]api.ConfigMap{}, UsedBy: []string{},
-	}
-}
-
-// projectsGet lists the projects that the caller may use: GET /1.0/projects.
-func (s *Server) projectsGet(c *call) (reply, error) {
-	var visible []api.Project
-	if c.caller.mayUse(defaultName) == nil {
-		visible = append(visible, defaultProject())
-	}
-	list, err := listed(c, visible, func(p api.Project) string { return resource("projects", p.Name) })
-	return reply{metadata: list}, err
-}
-
-// findProject returns the project that the path names.
-func findProject(c *call) (api.Project, error) {
-	p := defaultProject()
-	if c.name("name") != p.Name {
-		return p, api.Errorf(api.NotFound, "Project not found")
-	}
-	return p, nil
-}
-
-// projectTag is what the ETag of a project is made from.
-func projectTag(p api.Project) any { return []any{p.Description, p.Config} }
-
-// projectGet shows a project: GET /1.0/projects/NAME.
-func (s *Server) projectGet(c *call) (reply, error) {
-	if err := c.caller.mayUse(c.name("name")); err != nil {
-		return reply{}, err
-	}
-	p, err := findProject(c)
+// change reads the body of a PUT or PATCH and returns what makes the new writable part P of an
+// object O: it refuses when If-Match does not fit the object, and writes a PATCH over it. tag is
+// what the object's ETag is made from.
+func change[O, P any](c *call, part func(O) P, tag func(O) any) (func(O) (P, error), error) {
+	fields, err := decode[map[string]any](c)
 	if err != nil {
-		return reply{}, err
+		return nil, err
 	}
-	return reply{metadata: p}.tag(projectTag(p)), nil
+	// What is null counts as left out.
+	maps.DeleteFunc(fields, func(_ string, value any) bool { return value == nil })
+	return func(now O) (P, error) {
+		var next P
+		if err := c.ifMatch(tag(now)); err != nil {
+			return next, err
+		}
+		wanted := fields
+		if c.Method == http.MethodPatch {
+			var err error
+			if wanted, err = patched(part(now), fields); err != nil {
+				return next, err
+			}
+		}
+		data, err := json.Marshal(wanted)
+		if err != nil {
+			return next, err
+		}
+		return next, unmarshal(data, &next)
+	}, nil
 }
 
-// profilesGet lists the profiles of a project: GET /1.0/profiles.
-func (s *Server) profilesGet(c *call) (reply, error) {
+// patched is value with the fields of a PATCH. Objects in it are merged.
+func patched(value any, changes map[string]any) (map[string]any, error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, err
+	}
+	for key, change := range changes {
+		before, isObject := fields[key].(map[string]any)
+		if added, ok := change.(map[string]any); ok && isObject {
+			maps.Copy(before, added)
+		} else {
+			fields[key] = change
+		}
+	}
+	return fields, nil
+}
+
+// on is the member that target= names, for objects that any member can show as another has them.
+// A server that is no cluster has one name for itself.
+func (s *Server) on(c *call, view *raftstore.View) string {
+	target := c.param("target")
+	if target == unclusteredName && !view.Cluster().Enabled {
+		return ""
+	}
+	return target
+}
+
+// targetOf is on for a call that has no view yet.
+func (s *Server) targetOf(c *call) string { return s.on(c, s.cfg.Store.Local()) }
+
+// scoped reads the state and which project's objects the call is about. The project must be there.
+func (s *Server) scoped(c *call) (*raftstore.View, projectScope, error) {
 	scope, err := c.projects()
 	if err != nil {
-		return reply{}, err
+		return nil, scope, err
 	}
-	var visible []api.Profile
-	if scope.includes(defaultName) {
-		visible = append(visible, defaultProfile())
-	}
-	list, err := listed(c, visible, func(p api.Profile) string { return resource("profiles", p.Name) })
-	return reply{metadata: list}, err
-}
-
-// findProfile returns the profile that the path names.
-func findProfile(c *call) (api.Profile, error) {
-	p := defaultProfile()
-	scope, err := c.projects()
-	if err == nil && (c.name("name") != p.Name || !scope.includes(p.Project)) {
-		err = api.Errorf(api.NotFound, "Fetch profile: Profile not found")
-	}
-	return p, err
-}
-
-// profileTag is what the ETag of a profile is made from.
-func profileTag(p api.Profile) any { return []any{p.Config, p.Description, p.Devices} }
-
-// profileGet shows a profile: GET /1.0/profiles/NAME.
-func (s *Server) profileGet(c *call) (reply, error) {
-	p, err := findProfile(c)
+	view, err := s.cfg.Store.ReadOrStale(c.Context())
 	if err != nil {
-		return reply{}, err
+		return nil, scope, err
 	}
-	return reply{metadata: p}.tag(profileTag(p)), nil
+	if _, ok := view.Project(scope.name); !ok && !scope.all {
+		return nil, scope, api.Errorf(api.NotFound, "Project not found")
+	}
+	return view, scope, nil
+}
+
+// project is the project that a change is about.
+func (s *Server) project(c *call) (string, error) {
+	_, scope, err := s.scoped(c)
+	if err == nil && scope.all {
+		err = api.Errorf(api.BadRequest, "A change is about one project")
+	}
+	return scope.name, err
+}
+
+// checkNew checks the name of something new; what is the word of the protocol's text.
+func checkNew(what, name string) error {
+	if name == "" {
+		return api.Errorf(api.BadRequest, "No name provided")
+	}
+	if err := api.ValidateName(name); err != nil {
+		return api.Errorf(api.NameInvalid, "Invalid %s name: %v", what, err)
+	}
+	return nil
+}
+
+// inProject adds the project to a URL, unless it is the default one.
+func inProject(url, project string) string {
+	if project == "" || project == defaultName {
+		return url
+	}
+	return url + "?project=" + project
 }

@@ -21,7 +21,6 @@ type Facts struct {
 	Driver, DriverVersion, Firewall           string
 	Kernel, KernelArchitecture, KernelVersion string
 	OSName, OSVersion                         string
-	StorageDrivers                            []api.StorageDriverInfo
 }
 
 // ReadFacts asks the kernel and the distribution. What the distribution does not tell
@@ -36,7 +35,6 @@ func ReadFacts() (Facts, error) {
 		Kernel:             unix.ByteSliceToString(names.Sysname[:]),
 		KernelArchitecture: unix.ByteSliceToString(names.Machine[:]),
 		KernelVersion:      unix.ByteSliceToString(names.Release[:]),
-		StorageDrivers:     []api.StorageDriverInfo{{Name: "dir", Version: "1"}},
 	}
 	facts.Architectures = architectures(facts.KernelArchitecture)
 	if data, err := os.ReadFile("/etc/os-release"); err == nil {
@@ -108,7 +106,7 @@ func memberState() (api.ClusterMemberState, error) {
 			TotalSwap: uint64(info.Totalswap) * unit, FreeSwap: uint64(info.Freeswap) * unit,
 			Processes: info.Procs,
 		},
-		StoragePools: map[string]api.StoragePoolState{},
+		StoragePools: map[string]api.ResourcesStoragePool{},
 	}, nil
 }
 

@@ -45,10 +45,12 @@ func (s *Server) joinPreflight(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := s.mayPreflight(c, req.Token); err != nil {
-		return reply{}, err
+	if req.Token != "" || req.Password == "" { // the password's own limit is the cluster's
+		if err := s.mayPreflight(c, req.Token); err != nil {
+			return reply{}, err
+		}
 	}
-	report, err := s.cfg.Admission.Preflight(c.Context(), c.caller.fingerprint, req)
+	report, err := s.cfg.Admission.Preflight(c.Context(), c.caller.fingerprint, c.caller.address, req)
 	return reply{metadata: report}, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"incusd/api"
+	"incusd/internal/entities"
 	"incusd/internal/membership"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
@@ -165,7 +166,15 @@ func (s *Server) memberStateGet(c *call) (reply, error) {
 		return s.forward(c, other), nil
 	}
 	measured, err := memberState()
-	return reply{metadata: measured}, err
+	if err != nil {
+		return reply{}, err
+	}
+	for _, pool := range entities.Pools(view) {
+		if space, err := s.cfg.Entities.PoolResources(c.Context(), pool.Name); err == nil { // else it is not usable here
+			measured.StoragePools[pool.Name] = *space
+		}
+	}
+	return reply{metadata: measured}, nil
 }
 
 // groups derives the cluster's groups from what members say of themselves. The default

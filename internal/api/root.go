@@ -119,6 +119,8 @@ func (s *Server) environment(view *raftstore.View, settings map[string]string, p
 		project = defaultName
 	}
 	facts := &s.cfg.Facts
+	drivers := s.cfg.StorageDrivers()
+	storage, versions := storageInUse(view, drivers)
 	return api.ServerEnvironment{
 		Addresses:     expand(config.Get(settings, "core.https_address")),
 		Architectures: facts.Architectures,
@@ -129,8 +131,23 @@ func (s *Server) environment(view *raftstore.View, settings map[string]string, p
 		OSName: facts.OSName, OSVersion: facts.OSVersion,
 		Project: project, Server: "incus", ServerClustered: clustered, ServerEventMode: "full-mesh",
 		ServerName: name, ServerPid: os.Getpid(), ServerVersion: api.Version,
-		StorageSupportedDrivers: facts.StorageDrivers,
+		Storage: storage, StorageVersion: versions, StorageSupportedDrivers: drivers,
 	}
+}
+
+// storageInUse joins the drivers of the pools, and their versions, as the protocol does.
+func storageInUse(view *raftstore.View, supported []api.StorageDriverInfo) (names, versions string) {
+	used := map[string]bool{}
+	for _, pool := range view.Entities(state.EntityPool) {
+		used[pool.Type] = true
+	}
+	var inUse, theirs []string
+	for _, d := range supported {
+		if used[d.Name] {
+			inUse, theirs = append(inUse, d.Name), append(theirs, d.Version)
+		}
+	}
+	return strings.Join(inUse, " | "), strings.Join(theirs, " | ")
 }
 
 // expand gives the addresses under which a listen address is reached: itself, or for

@@ -77,6 +77,8 @@ const (
 	anyMember Scope = iota
 	// thisMember: the answer is about one member, which target= may name.
 	thisMember
+	// lengthy: as anyMember, but members may have to make something, such as a file system.
+	lengthy
 	// patient: as anyMember, but the call takes as long as the caller is willing to wait.
 	patient
 )
@@ -125,24 +127,55 @@ func Routes() []Route {
 		{"GET", "/1.0/operations/{id}/wait", anyone, patient, (*Server).operationWait},
 		{"GET", "/1.0/events", trusted, patient, (*Server).eventsGet},
 
-		{"GET", "/1.0/storage-pools", trusted, thisMember, nothing},
-		{"POST", "/1.0/storage-pools", administrators, thisMember, notYet("Creating a storage pool")},
-		{"GET", "/1.0/storage-pools/{name}", trusted, thisMember, missing("Storage pool not found")},
-		{"GET", "/1.0/networks", trusted, thisMember, nothing},
-		{"POST", "/1.0/networks", administrators, thisMember, notYet("Creating a network")},
-		{"GET", "/1.0/networks/{name}", trusted, thisMember, missing("Network not found")},
+		{"GET", "/1.0/storage-pools", trusted, anyMember, (*Server).poolsGet},
+		{"POST", "/1.0/storage-pools", administrators, lengthy, (*Server).poolsPost},
+		{"GET", "/1.0/storage-pools/{name}", trusted, anyMember, (*Server).poolGet},
+		{"PUT", "/1.0/storage-pools/{name}", administrators, lengthy, (*Server).poolPut},
+		{"PATCH", "/1.0/storage-pools/{name}", administrators, lengthy, (*Server).poolPut},
+		{"DELETE", "/1.0/storage-pools/{name}", administrators, lengthy, (*Server).poolDelete},
+		{"GET", "/1.0/storage-pools/{name}/resources", trusted, thisMember, (*Server).poolResourcesGet},
+		{"GET", "/1.0/storage-pools/{name}/volumes", trusted, anyMember, (*Server).volumesGet},
+		{"GET", "/1.0/storage-pools/{name}/volumes/{type}", trusted, anyMember, (*Server).volumesGet},
+		{"POST", "/1.0/storage-pools/{name}/volumes", administrators, lengthy, (*Server).volumesPost},
+		{"POST", "/1.0/storage-pools/{name}/volumes/{type}", administrators, lengthy, (*Server).volumesPost},
+		{"GET", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, anyMember, (*Server).volumeGet},
+		{"PUT", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePut},
+		{"PATCH", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePut},
+		{"POST", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePost},
+		{"DELETE", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumeDelete},
+
+		{"GET", "/1.0/networks", trusted, thisMember, (*Server).networksGet},
+		{"POST", "/1.0/networks", administrators, lengthy, (*Server).networksPost},
+		{"GET", "/1.0/networks/{name}", trusted, anyMember, (*Server).networkGet},
+		{"PUT", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPut},
+		{"PATCH", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPut},
+		{"POST", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPost},
+		{"DELETE", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkDelete},
+		{"GET", "/1.0/networks/{name}/state", trusted, thisMember, (*Server).networkStateGet},
+		{"GET", "/1.0/networks/{name}/leases", trusted, anyMember, (*Server).networkLeasesGet},
+
 		{"GET", "/1.0/profiles", trusted, anyMember, (*Server).profilesGet},
-		{"POST", "/1.0/profiles", administrators, anyMember, notYet("Creating a profile")},
+		{"POST", "/1.0/profiles", administrators, anyMember, (*Server).profilesPost},
 		{"GET", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profileGet},
 		{"PUT", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePut},
 		{"PATCH", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePut},
+		{"POST", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePost},
+		{"DELETE", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profileDelete},
+
 		{"GET", "/1.0/projects", trusted, anyMember, (*Server).projectsGet},
-		{"POST", "/1.0/projects", administrators, anyMember, notYet("Creating a project")},
+		{"POST", "/1.0/projects", administrators, anyMember, (*Server).projectsPost},
 		{"GET", "/1.0/projects/{name}", trusted, anyMember, (*Server).projectGet},
 		{"PUT", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectPut},
 		{"PATCH", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectPut},
+		{"POST", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectPost},
+		{"DELETE", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectDelete},
+		{"GET", "/1.0/projects/{name}/state", trusted, anyMember, (*Server).projectStateGet},
+
+		{"GET", "/1.0/resources", administrators, thisMember, (*Server).resourcesGet},
 		{"GET", "/1.0/instances", trusted, anyMember, nothing},
+		{"POST", "/1.0/instances", administrators, anyMember, noInstances},
 		{"GET", "/1.0/images", trusted, anyMember, nothing},
+		{"POST", "/1.0/images", administrators, anyMember, noInstances},
 		{"GET", "/1.0/warnings", administrators, anyMember, nothing},
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},

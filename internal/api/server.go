@@ -20,6 +20,9 @@ const (
 	// callTimeout bounds every call but the patient ones. It leaves room for a change of
 	// leader and its retries; clients see an answer rather than a hanging connection.
 	callTimeout = 10 * time.Second
+	// lengthyTimeout bounds calls that wait until members have made something. It leaves room
+	// for their answer below the client's own limit, a minute.
+	lengthyTimeout = 50 * time.Second
 	// readTimeout bounds the wait for a leader in ordinary reads: 503 then.
 	readTimeout = 3 * time.Second
 	// startTimeout bounds the wait of a call that came while the daemon starts.
@@ -163,7 +166,11 @@ func (s *Server) dispatch(route *Route, c *call) (reply, error) {
 		}
 	}
 	if route.Scope != patient {
-		ctx, cancel := context.WithTimeout(c.Context(), callTimeout)
+		limit := callTimeout
+		if route.Scope == lengthy {
+			limit = lengthyTimeout
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), limit)
 		defer cancel()
 		c.Request = c.WithContext(ctx)
 	}

@@ -114,9 +114,13 @@ func TestTraceOfBootstrapByDialogue(t *testing.T) {
 	if cluster := get[api.Cluster](b, "/1.0/cluster"); !cluster.Enabled || cluster.ServerName != "node1" {
 		t.Errorf("got %+v", cluster)
 	}
-	// The answer yes, which is the default, leads here; the refusal says what is missing.
-	wantRefusal(t, b.do(request{method: "POST", path: "/1.0/storage-pools", body: `{"config":{},"description":"","name":"local","driver":"dir"}`}),
-		501, api.NotImplemented, "Creating a storage pool is not implemented yet")
+	// The answer yes, which is the default, leads here.
+	if w := b.do(request{method: "POST", path: "/1.0/storage-pools", body: `{"config":{},"description":"","name":"local","driver":"dir"}`}); w.Code != 201 {
+		t.Fatalf("got %s", w.Body)
+	}
+	if pool := get[api.StoragePool](b, "/1.0/storage-pools/local"); pool.Status != api.EntityCreated || pool.Driver != "dir" {
+		t.Errorf("got %+v", pool)
+	}
 }
 
 func TestTraceOfRoleAdd(t *testing.T) {

@@ -54,6 +54,8 @@ type Server struct {
 	C    *Cluster
 	Host string // its name on the network, and as a member
 	dir  string
+	// Hardware is the server's disks and links, which outlive its daemon.
+	Hardware *Hardware
 
 	mu     sync.Mutex
 	daemon *daemon.Daemon
@@ -70,7 +72,7 @@ func (c *Cluster) AddServer(prepare ...func(*Server)) *Server {
 	c.T.Helper()
 	c.mu.Lock()
 	host := fmt.Sprintf("m%d", len(c.servers)+1)
-	s := &Server{C: c, Host: host, dir: filepath.Join(c.T.TempDir(), host)}
+	s := &Server{C: c, Host: host, dir: filepath.Join(c.T.TempDir(), host), Hardware: newHardware()}
 	c.servers = append(c.servers, s)
 	c.mu.Unlock()
 	for _, p := range prepare {
@@ -151,6 +153,8 @@ func (s *Server) Start() error {
 		ListenUnix:    func() (net.Listener, error) { return s.C.Net.Listen(s.socket()) },
 		Dial:          func(ctx context.Context, _, address string) (net.Conn, error) { return s.dial(ctx, address) },
 		Now:           s.now,
+		Storage:       s.Hardware,
+		Network:       s.Hardware,
 		Reach:         s.reach,
 		WrapLog:       s.wrapLog,
 		SnapshotEvery: s.every,

@@ -22,7 +22,7 @@ var errCrash = errors.New("crashed here")
 var joinPoints = []string{
 	membership.PointFound, membership.PointPreflight, membership.PointClaimed, membership.PointNoted,
 	membership.PointAdmitted, membership.PointOpened, membership.PointReady, membership.PointFilled,
-	membership.PointActivated, membership.PointFinished, membership.PointAdopted,
+	membership.PointBuilt, membership.PointActivated, membership.PointFinished, membership.PointAdopted,
 }
 
 // trap lets one goroutine be caught at a named step: the step blocks until released.
@@ -139,7 +139,7 @@ func TestJoinerKilledAtEachStepIsMemberOrNot(t *testing.T) {
 }
 
 func TestJoinFailingAtEachStepLeavesTheTokenUsable(t *testing.T) {
-	for _, point := range joinPoints[:8] {
+	for _, point := range joinPoints[:9] {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			c := clustertest.New(t, 1)

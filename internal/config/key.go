@@ -59,6 +59,8 @@ type Key struct {
 	Refused string
 	// Secret values are not repeated in error messages.
 	Secret bool
+	// Hashed values are stored as a hash, and shown as "true"; see Masked.
+	Hashed bool
 	// Validate judges a normalized value that is not empty. Nil allows every value. Its
 	// error is a reason in words, as a user sees it.
 	Validate func(value string) error
@@ -164,7 +166,21 @@ func Visible(values map[string]string) map[string]string {
 		k := find(key)
 		return k == nil || value == "" || value == k.Default
 	})
+	for key := range shown {
+		if IsHashed(key) {
+			shown[key] = Masked
+		}
+	}
 	return shown
+}
+
+// Masked is how a value is shown that is stored as a hash. Whoever sends it back means no change.
+const Masked = "true"
+
+// IsHashed tells whether the value of a key is stored as a hash.
+func IsHashed(key string) bool {
+	k := find(key)
+	return k != nil && k.Hashed
 }
 
 // Get is a key's value, or its default if it is unset. A healing threshold below the

@@ -140,3 +140,11 @@ func listen(o AddressOptions) func(string) error {
 }
 
 var anyListener = listen(AddressOptions{AllowDNS: true, AllowWildcard: true})
+
+// passwordRule refuses passwords that nobody could type.
+func passwordRule(value string) error {
+	if len(value) > 256 || strings.ContainsFunc(value, unicode.IsControl) {
+		return errors.New("a password has at most 256 bytes and no control characters")
+	}
+	return nil
+}

@@ -64,6 +64,7 @@ var table = []Key{
 	{Name: "core.proxy_ignore_hosts", Scope: Cluster, Doc: "Hosts that need no proxy", Values: "comma list", Stored: true},
 	{Name: "core.remote_token_expiry", Scope: Cluster, Doc: "Time after which a certificate add token expires; unset means never", Values: expiryForm, Validate: expiryRule, Stored: true},
 	{Name: "core.shutdown_action", Scope: Cluster, Default: "shutdown", Doc: "What happens to instances when the server shuts down", Values: "`shutdown` or `evacuate`", Validate: oneOf("shutdown", "evacuate"), Stored: true},
+	{Name: "core.trust_password", Scope: Cluster, Doc: "Password with which servers may join without a token; stored as a hash, shown as `true`", Values: "text of one line, at most 256 bytes", Validate: passwordRule, Secret: true, Hashed: true},
 	{Name: "core.trust_ca_certificates", Scope: Cluster, Type: Bool, Default: "false", Doc: "Whether clients with a certificate of the server's CA are trusted", Refused: noCA},
 
 	// Users' own.

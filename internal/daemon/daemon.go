@@ -15,11 +15,14 @@ import (
 
 	"incusd/api"
 	restapi "incusd/internal/api"
+	"incusd/internal/entities"
 	"incusd/internal/events"
 	"incusd/internal/localstore"
 	"incusd/internal/membership"
+	"incusd/internal/network"
 	"incusd/internal/operations"
 	"incusd/internal/raftstore"
+	"incusd/internal/resources"
 	"incusd/internal/tokens"
 	"incusd/internal/trust"
 )
@@ -42,8 +45,13 @@ type Config struct {
 	// Now is the wall clock.
 	Now func() time.Time
 
-	// Reach is told of each named step of a write or a join and may fail or stop it; see
-	// raftstore.Config.Reach and membership.JoinerConfig.Reach. For tests.
+	// Storage and Network make pools and networks; those of this machine by default.
+	Storage entities.StorageDrivers
+	Network entities.NetworkDrivers
+
+	// Reach is told of each named step of a write, a join or the making of an entity, and may
+	// fail or stop it; see raftstore.Config.Reach, membership.JoinerConfig.Reach and
+	// entities.MachineConfig.Reach. For tests.
 	Reach func(point string) error
 	// WrapLog stands between Raft and its log. For tests.
 	WrapLog func(raft.LogStore) raft.LogStore
@@ -92,6 +100,10 @@ type Daemon struct {
 	joiner     *membership.Joiner
 	admission  *membership.Admissions
 	settings   *settings
+	machine    *entities.Machine
+	entities   *entities.Service
+	applier    *entities.Applier
+	building   builder
 	rest       *restapi.Server
 	https      *listeners
 	unix       *http.Server
@@ -170,6 +182,7 @@ func (d *Daemon) start() error {
 	}
 	close(d.started)
 	d.wg.Go(d.follow)
+	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
 	d.wg.Go(d.becomeReady)
 	return nil
@@ -199,8 +212,10 @@ func (d *Daemon) openLocal() error {
 // replica through d.current.
 func (d *Daemon) buildServices() error {
 	d.peers.init(d)
+	d.building.daemon = d
+	d.openMachine()
 	d.tokens = tokens.New(d.current, d.cfg.Now, d.log)
-	d.admission = membership.NewAdmissions(d.current, prober{d.cfg.Dial}, d.cfg.Membership, d.cfg.Now, d.log)
+	d.admission = membership.NewAdmissions(d.current, prober{d.cfg.Dial}, d.tokens, inventory{}, d.cfg.Membership, d.cfg.Now, d.log)
 	d.settings = &settings{daemon: d}
 	d.joiner = membership.NewJoiner(membership.JoinerConfig{
 		Notes:        d.local,
@@ -209,6 +224,7 @@ func (d *Daemon) buildServices() error {
 		Connect:      d.connect,
 		Listen:       d.holdAddress,
 		Open:         d.openJoining,
+		Builder:      &d.building,
 		Discard:      d.discard,
 		Adopt:        d.adopt,
 		Architecture: restapi.Architecture(),
@@ -220,23 +236,27 @@ func (d *Daemon) buildServices() error {
 	if err != nil {
 		return err
 	}
+	facts.Firewall = network.Firewall()
 	d.rest = restapi.New(restapi.Config{
-		Store:       d.current,
-		Tokens:      d.tokens,
-		Bootstrap:   d.bootstrap,
-		Join:        d.join,
-		Admission:   d.admission,
-		Members:     d.admission,
-		Settings:    d.settings,
-		TrustStore:  (*trustStore)(d),
-		Daemon:      (*lifecycle)(d),
-		Operations:  d.operations,
-		Events:      d.events,
-		Facts:       facts,
-		Certificate: d.network.describe,
-		Peer:        d.peers.of,
-		Now:         d.cfg.Now,
-		Log:         d.log,
+		Store:          d.current,
+		Tokens:         d.tokens,
+		Bootstrap:      d.bootstrap,
+		Join:           d.join,
+		Admission:      d.admission,
+		Members:        d.admission,
+		Settings:       d.settings,
+		TrustStore:     (*trustStore)(d),
+		Daemon:         (*lifecycle)(d),
+		Operations:     d.operations,
+		Events:         d.events,
+		Entities:       d.entities,
+		Resources:      resources.Read,
+		StorageDrivers: d.cfg.Storage.Supported,
+		Facts:          facts,
+		Certificate:    d.network.describe,
+		Peer:           d.peers.of,
+		Now:            d.cfg.Now,
+		Log:            d.log,
 	})
 	d.https = newListeners(d.cfg.Listen, tlsIdentity{network: d.network.tls, own: d.own.TLS},
 		d.endpoint, d.rest.Handler(restapi.TLSListener), restapi.ConnContext, d.log)

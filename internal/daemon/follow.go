@@ -84,7 +84,11 @@ func (d *Daemon) publishLifecycle(e state.Event) {
 	if at.IsZero() {
 		at = d.cfg.Now()
 	}
-	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: "default"}, api.EventLifecycleInfo{
+	project := e.Project
+	if project == "" {
+		project = api.DefaultProject
+	}
+	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: project}, api.EventLifecycleInfo{
 		Action:    e.Action,
 		Source:    e.Source,
 		Context:   e.Context,

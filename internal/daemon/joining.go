@@ -64,10 +64,8 @@ func (d *Daemon) join(ctx context.Context, req api.ClusterPut, progress func(str
 	if req.ClusterAddress != "" {
 		req.ClusterAddress = config.CanonicalAddress(req.ClusterAddress, config.DefaultPort)
 	}
-	for _, k := range req.MemberConfig {
-		d.log.Warn("ignored a key that is not member-specific", "entity", k.Entity, "name", k.Name, "key", k.Key)
-	}
 	err := d.joiner.Join(ctx, req, progress)
+	d.building.done()
 	if err != nil && !errors.Is(err, api.JoinRunning) {
 		d.settleJoin()
 	}
@@ -76,7 +74,10 @@ func (d *Daemon) join(ctx context.Context, req api.ClusterPut, progress func(str
 
 // settleJoin lets a join that was cut off be settled in the background, if there is one.
 func (d *Daemon) settleJoin() {
-	d.joins.Go(func() { d.joiner.Resume(d.ctx) })
+	d.joins.Go(func() {
+		d.joiner.Resume(d.ctx)
+		d.building.done()
+	})
 }
 
 // holdAddress listens on a joining server's address until the join has ended; by then
@@ -115,8 +116,12 @@ func (j *joining) Close() error {
 	return j.Store.Close()
 }
 
-// discard deletes what a join that came to nothing had received.
+// discard deletes what a join that came to nothing had received, and what was made for it.
+// What cannot be removed is noted, and the applier tries again.
 func (d *Daemon) discard(rep localstore.Replica) error {
+	if err := d.machine.Abandon(context.WithoutCancel(d.ctx), rep.ID); err != nil {
+		d.log.Warn("what a join had made was not removed; it is tried again", "err", err)
+	}
 	d.removeReplica(rep.Dir)
 	return nil
 }

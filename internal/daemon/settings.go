@@ -12,6 +12,7 @@ import (
 	"incusd/internal/config"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
 )
 
 // settings is the configuration as one map: the cluster's keys from the replicated
@@ -110,7 +111,25 @@ func changesOf(now, set map[string]string, replace bool) (map[string]string, err
 		return nil, err
 	}
 	maps.DeleteFunc(normal, func(k, v string) bool { return now[k] == v })
-	return normal, nil
+	return normal, seal(now, normal)
+}
+
+// seal replaces new values that are stored as a hash, and drops those that came back as they are
+// shown.
+func seal(now, changes map[string]string) error {
+	for key, value := range changes {
+		switch {
+		case !config.IsHashed(key) || value == "":
+		case value != config.Masked:
+			changes[key] = trust.HashPassword(value)
+		case now[key] == "":
+			return api.Errorf(api.ConfigInvalid, "cannot set '%s': %q stands for a password that is set, and none is", key, value).
+				WithHint("choose another password")
+		default:
+			delete(changes, key)
+		}
+	}
+	return nil
 }
 
 func (s *settings) checkLocal(view *raftstore.View, local map[string]string) error {

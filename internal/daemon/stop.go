@@ -77,6 +77,7 @@ func (d *Daemon) close() {
 	}
 	d.peers.close()
 	d.wg.Wait()
+	d.closeMachine()
 	if d.local != nil {
 		if err := d.local.Close(); err != nil {
 			d.log.Error("close the local store", "err", err)

@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ const (
 	keyCurrent   = "current"
 	keyJoin      = "join"
 	keyPeers     = "peers"
+	prefixMade   = "made/"  // and the entity's ID
 	bucketConfig = "config" // by configuration key
 )
 
@@ -216,7 +218,7 @@ func explain(path string, err error) error {
 
 // read reads everything. Its errors are damageErrors, or api.StoreTooNew.
 func read(tx *bolt.Tx) (contents, error) {
-	data := contents{config: map[string]string{}}
+	data := contents{config: map[string]string{}, made: map[string]Made{}}
 	format := 0
 	if ok, err := get(tx, bucketMeta, keyFormat, &format); err != nil {
 		return data, err
@@ -235,12 +237,29 @@ func read(tx *bolt.Tx) (contents, error) {
 		getOptional(tx, keyJoin, &data.join),
 		getOptional(tx, keyPeers, &data.peers),
 		readConfig(tx, data.config),
+		readMade(tx, data.made),
 	)
 }
 
 func getOptional(tx *bolt.Tx, key string, into any) error {
 	_, err := get(tx, bucketMember, key, into)
 	return err
+}
+
+func readMade(tx *bolt.Tx, made map[string]Made) error {
+	bucket := tx.Bucket([]byte(bucketMember))
+	if bucket == nil {
+		return missing(bucketMember)
+	}
+	rows := bucket.Cursor()
+	for key, data := rows.Seek([]byte(prefixMade)); bytes.HasPrefix(key, []byte(prefixMade)); key, data = rows.Next() {
+		var m Made
+		if err := decode(bucketMember, string(key), data, &m); err != nil {
+			return err
+		}
+		made[m.ID] = m
+	}
+	return nil
 }
 
 func readConfig(tx *bolt.Tx, config map[string]string) error {

@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -52,4 +53,31 @@ type Peer struct {
 	// Certificate is the PEM of the peer's own certificate.
 	Certificate string `json:"certificate"`
 	Voter       bool   `json:"voter"`
+}
+
+// Made says what this machine has, or may have, of one entity of the cluster: enough to
+// remove it when the cluster's own row is gone.
+type Made struct {
+	// ID is the entity's.
+	ID string `json:"id"`
+	// Owner is the ID of the replica whose entity it is. What belongs to a former replica, or to
+	// a join that came to nothing, is to be removed.
+	Owner string `json:"owner"`
+	// Kind, Project, Pool, Name and Type are the entity's when it was made.
+	Kind    string `json:"kind"`
+	Project string `json:"project,omitempty"`
+	Pool    string `json:"pool,omitempty"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	// Config has all its keys, the cluster's and this member's.
+	Config map[string]string `json:"config,omitempty"`
+	// Revision is the one that was made true.
+	Revision uint64 `json:"revision"`
+	// Done is false while it is being made: half of it may be there.
+	Done bool `json:"done"`
+}
+
+func (m Made) clone() Made {
+	m.Config = maps.Clone(m.Config)
+	return m
 }

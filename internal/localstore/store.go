@@ -27,6 +27,7 @@ type contents struct {
 	join    *JoinRecord
 	peers   []Peer
 	config  map[string]string
+	made    map[string]Made
 }
 
 // Path is the file's name.
@@ -170,6 +171,37 @@ func setKey(tx *bolt.Tx, config map[string]string, key, value string) error {
 	}
 	config[key] = value
 	return put(tx, bucketConfig, key, value)
+}
+
+// Made lists what of the cluster's entities is on this machine, by ID.
+func (s *Store) Made() []Made {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := make([]Made, 0, len(s.data.made))
+	for _, id := range slices.Sorted(maps.Keys(s.data.made)) {
+		list = append(list, s.data.made[id].clone())
+	}
+	return list
+}
+
+// SetMade records what is on this machine, or is about to be.
+func (s *Store) SetMade(m Made) error {
+	m = m.clone()
+	return s.change(func(tx *bolt.Tx, data *contents) error {
+		data.made = maps.Clone(data.made)
+		data.made[m.ID] = m
+		return put(tx, bucketMember, prefixMade+m.ID, m)
+	})
+}
+
+// ClearMade forgets what is not on this machine any more. It is harmless when there is no
+// record of it.
+func (s *Store) ClearMade(id string) error {
+	return s.change(func(tx *bolt.Tx, data *contents) error {
+		data.made = maps.Clone(data.made)
+		delete(data.made, id)
+		return remove(tx, bucketMember, prefixMade+id)
+	})
 }
 
 // CommitHint is an index up to which the log of the replica is certainly committed; 0

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"incusd/api"
+	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 	"incusd/internal/tokens"
 	"incusd/internal/trust"
@@ -29,12 +30,21 @@ type applicantBed struct {
 	token      *state.Token
 }
 
+// noInventory is of a cluster without pools and networks.
+type noInventory struct{}
+
+func (noInventory) MemberConfig(*raftstore.View, string) []api.ClusterMemberConfigKey {
+	return []api.ClusterMemberConfigKey{}
+}
+
+func (noInventory) JoinEntities(*raftstore.View) []api.JoinEntity { return []api.JoinEntity{} }
+
 func newApplicant(t *testing.T) *applicantBed {
 	t.Helper()
 	b := newBed(t)
 	a := &applicantBed{bed: b, network: make(prober), own: b.newPair()}
 	a.network["10.1.0.2:8443"] = a.own.Fingerprint()
-	a.admissions = NewAdmissions(b, a.network, Settings{}, nil, slog.New(slog.NewTextHandler(&b.logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	a.admissions = NewAdmissions(b, a.network, b.tokens, noInventory{}, Settings{}, nil, slog.New(slog.NewTextHandler(&b.logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	var err error
 	if a.token, err = b.tokens.Issue(t.Context(), "node2", nil); err != nil {
 		t.Fatal(err)
@@ -71,7 +81,7 @@ func reasons(report *JoinReport) []api.Reason {
 
 func TestPreflightFindsNothingWrong(t *testing.T) {
 	a := newApplicant(t)
-	report, err := a.admissions.Preflight(t.Context(), "", a.request())
+	report, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", a.request())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +92,7 @@ func TestPreflightFindsNothingWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(data), `"member_config":[],"problems":[]`) {
+	if !strings.Contains(string(data), `"member_config":[],"entities":[],"problems":[]`) {
 		t.Errorf("lists are not empty ones: %s", data)
 	}
 	if entries := a.takeEntries(); len(entries) > 0 {
@@ -96,7 +106,7 @@ func TestPreflightReportsAllProblemsAtOnce(t *testing.T) {
 	req := a.request()
 	req.Name, req.Address = "node1", "10.1.0.1"
 	req.Time = time.Now().Add(-2 * time.Hour)
-	req.CommandVersion = 0
+	req.CommandVersion = -1
 	text := tokens.Text(a.token)
 	text.Fingerprint = strings.Repeat("00", 32)
 	req.Token = text.String()
@@ -106,7 +116,7 @@ func TestPreflightReportsAllProblemsAtOnce(t *testing.T) {
 	}
 	req.Certificate = string(late.CertPEM)
 
-	report, err := a.admissions.Preflight(t.Context(), "", req)
+	report, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +162,7 @@ func TestPreflightOneProblemAtATime(t *testing.T) {
 			a := newApplicant(t)
 			req := a.request()
 			tt.change(a, &req)
-			report, err := a.admissions.Preflight(t.Context(), "", req)
+			report, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +178,7 @@ func TestPreflightDoesNotWaitLongForAnAddress(t *testing.T) {
 		a := newApplicant(t)
 		a.network["10.1.0.2:8443"] = "silent"
 		start := time.Now()
-		report, err := a.admissions.Preflight(t.Context(), "", a.request())
+		report, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", a.request())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,21 +197,21 @@ func TestPreflightTellsStrangersNothing(t *testing.T) {
 	guess := tokens.Text(a.token)
 	guess.Secret = strings.Repeat("0", 64)
 	req.Token = guess.String()
-	_, err := a.admissions.Preflight(t.Context(), "", req)
+	_, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", req)
 	requireReason(t, err, api.TokenUnknown)
 	req.Token = "no token"
-	_, err = a.admissions.Preflight(t.Context(), "", req)
+	_, err = a.admissions.Preflight(t.Context(), "", "192.0.2.1", req)
 	requireReason(t, err, api.TokenMalformed)
 	req.Token = ""
-	_, err = a.admissions.Preflight(t.Context(), "", req)
+	_, err = a.admissions.Preflight(t.Context(), "", "192.0.2.1", req)
 	requireReason(t, err, api.TokenNotClaimed)
-	_, err = a.admissions.Preflight(t.Context(), a.own.Fingerprint(), req)
+	_, err = a.admissions.Preflight(t.Context(), a.own.Fingerprint(), "192.0.2.1", req)
 	requireReason(t, err, api.TokenNotClaimed)
 
 	if err := a.tokens.Revoke(t.Context(), a.token.Operation, nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.admissions.Preflight(t.Context(), "", a.request())
+	_, err = a.admissions.Preflight(t.Context(), "", "192.0.2.1", a.request())
 	requireReason(t, err, api.TokenRevoked)
 }
 
@@ -210,7 +220,7 @@ func TestPreflightByClaimInsteadOfToken(t *testing.T) {
 	a.claim(t)
 	req := a.request()
 	req.Token, req.Name = "", ""
-	report, err := a.admissions.Preflight(t.Context(), a.own.Fingerprint(), req)
+	report, err := a.admissions.Preflight(t.Context(), a.own.Fingerprint(), "192.0.2.1", req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +228,7 @@ func TestPreflightByClaimInsteadOfToken(t *testing.T) {
 		t.Errorf("report is %+v", report)
 	}
 	req.Name = "node3"
-	report, err = a.admissions.Preflight(t.Context(), a.own.Fingerprint(), req)
+	report, err = a.admissions.Preflight(t.Context(), a.own.Fingerprint(), "192.0.2.1", req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +245,7 @@ func TestPreflightKnowsItsOwnMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// While it is joining it may ask again.
-	report, err := a.admissions.Preflight(t.Context(), "", a.request())
+	report, err := a.admissions.Preflight(t.Context(), "", "192.0.2.1", a.request())
 	if err != nil || len(report.Problems) != 0 {
 		t.Fatalf("report is %+v, error %v", report, err)
 	}
@@ -245,7 +255,7 @@ func TestPreflightKnowsItsOwnMembers(t *testing.T) {
 	}
 	again := a.request()
 	again.Name = "node3"
-	report, err = a.admissions.Preflight(t.Context(), "", again)
+	report, err = a.admissions.Preflight(t.Context(), "", "192.0.2.1", again)
 	if err != nil {
 		t.Fatal(err)
 	}

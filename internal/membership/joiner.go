@@ -29,6 +29,7 @@ const (
 	callTime   = 8 * time.Second  // for one call to one member
 	askPause   = 50 * time.Millisecond
 	fillTime   = 10 * time.Minute // for the replica to fill
+	buildTime  = 10 * time.Minute // for storage pools and networks to be made here
 	undoTime   = 10 * time.Second // to tell the cluster that a join came to nothing
 	settleTime = 2 * time.Second  // for the database roles to settle after a join
 	retryTime  = time.Second      // between tries to settle an interrupted join
@@ -45,6 +46,7 @@ const (
 	PointOpened    = "join.opened"
 	PointReady     = "join.ready"
 	PointFilled    = "join.filled"
+	PointBuilt     = "join.built"
 	PointActivated = "join.activated"
 	PointFinished  = "join.finished"
 	PointAdopted   = "join.adopted"
@@ -75,6 +77,17 @@ type JoinNotes interface {
 	ClearJoin() error
 }
 
+// A Builder makes the cluster's storage pools and networks on this server.
+type Builder interface {
+	// Check tells all that would keep them from being made here, with the given values of
+	// member-specific keys; nothing is changed.
+	Check(ctx context.Context, report *JoinReport, values []api.ClusterMemberConfigKey) []api.Error
+	// Make makes those of view, in the name of the joining replica, and returns what this server
+	// has of each, by ID. What stands in the way of something of this server's own is left for
+	// after the join. When it fails it has removed what it made.
+	Make(ctx context.Context, rec *localstore.JoinRecord, view *raftstore.View, values []api.ClusterMemberConfigKey) (map[string]state.EntityMember, error)
+}
+
 // JoinerConfig is what a Joiner works with; all but Reach are required.
 type JoinerConfig struct {
 	Notes JoinNotes
@@ -86,8 +99,10 @@ type JoinerConfig struct {
 	// Listen makes this server reachable under address, until release is called.
 	Listen func(address string) (release func(), err error)
 	// Open opens the new replica, making it if it is not there, and lets members reach it.
-	Open func(rec *localstore.JoinRecord) (Replica, error)
-	// Discard closes nothing and deletes the folder of a replica that came to nothing.
+	Open    func(rec *localstore.JoinRecord) (Replica, error)
+	Builder Builder
+	// Discard closes nothing and deletes the folder of a replica that came to nothing, and
+	// what was made in its name.
 	Discard func(r localstore.Replica) error
 	// Adopt makes the filled replica this server's own: it finishes the notes in one
 	// transaction, swaps the stores and drops the old one. It must not fail half-way.
@@ -309,7 +324,7 @@ func (a *attempt) preflight(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("check with the cluster: %w", err)
 	}
-	return joinProblems(report.Problems)
+	return joinProblems(append(report.Problems, a.cfg.Builder.Check(ctx, report, a.req.MemberConfig)...))
 }
 
 // ask makes one call to the cluster, and makes it again at whichever member answers if
@@ -345,6 +360,7 @@ func mayPass(err error) bool {
 func (a *attempt) joinRequest() JoinRequest {
 	return JoinRequest{
 		Token:          a.req.ClusterToken,
+		Password:       Secret(a.req.ClusterPassword),
 		Name:           a.req.ServerName,
 		Address:        a.req.ServerAddress,
 		Certificate:    string(a.cfg.Own.CertPEM),
@@ -396,11 +412,17 @@ func (a *attempt) enter(ctx context.Context) error {
 		return err
 	}
 	err := a.watched(ctx, func(ctx context.Context) error {
-		if err := a.fill(ctx); err != nil {
+		view, err := a.fill(ctx)
+		if err != nil {
+			return err
+		}
+		a.progress("Making storage pools and networks")
+		made, err := a.build(ctx, view)
+		if err != nil {
 			return err
 		}
 		a.progress("Becoming a member")
-		return a.activate(ctx)
+		return a.activate(ctx, made)
 	})
 	if err != nil {
 		return err
@@ -408,9 +430,10 @@ func (a *attempt) enter(ctx context.Context) error {
 	return a.takeUp(ctx)
 }
 
-// claim binds the token to this server's key. The upstream client has done it before.
+// claim binds the token to this server's key; the password gives one. The upstream client
+// has done it before.
 func (a *attempt) claim(ctx context.Context) error {
-	if a.token == nil {
+	if a.token == nil && a.req.ClusterPassword == "" {
 		return nil
 	}
 	err := a.ask(ctx, stepTime, func(ctx context.Context) error {
@@ -419,9 +442,12 @@ func (a *attempt) claim(ctx context.Context) error {
 			Type:        api.CertificateServer,
 			Certificate: string(a.cfg.Own.CertPEM),
 			TrustToken:  a.req.ClusterToken,
+			Password:    a.req.ClusterPassword,
 		})
 	})
-	if err != nil {
+	if err != nil && a.token == nil {
+		return fmt.Errorf("show the cluster's password: %w", err)
+	} else if err != nil {
 		return fmt.Errorf("redeem the join token: %w", err)
 	}
 	return a.reach(PointClaimed)
@@ -547,7 +573,7 @@ func (a *attempt) watchStanding(ctx context.Context) error {
 // standing asks what has become of the claim of this server's key.
 func (a *attempt) standing(ctx context.Context) error {
 	req := a.joinRequest()
-	req.Token = "" // what counts is the key
+	req.Token, req.Password = "", "" // what counts is the key
 	return a.ask(ctx, stepTime, func(ctx context.Context) error {
 		_, err := a.cluster.Preflight(ctx, req)
 		return err
@@ -560,35 +586,47 @@ func claimLost(err error) bool {
 		func(r api.Reason) bool { return errors.Is(err, r) })
 }
 
+// build makes the cluster's storage pools and networks on this server.
+func (a *attempt) build(ctx context.Context, view *raftstore.View) (map[string]state.EntityMember, error) {
+	ctx, cancel := context.WithTimeout(ctx, buildTime)
+	defer cancel()
+	made, err := a.cfg.Builder.Make(ctx, a.rec, view, a.req.MemberConfig)
+	if err != nil {
+		return nil, err
+	}
+	return made, a.reach(PointBuilt)
+}
+
 // fill waits until the new replica holds all that the cluster had acknowledged.
-func (a *attempt) fill(ctx context.Context) error {
+func (a *attempt) fill(ctx context.Context) (*raftstore.View, error) {
 	ctx, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
 	if err := a.replica.Ready(ctx); err != nil {
-		return fmt.Errorf("be added to the cluster: %w", err)
+		return nil, fmt.Errorf("be added to the cluster: %w", err)
 	}
 	if err := a.reach(PointReady); err != nil {
-		return err
+		return nil, err
 	}
 	view, err := a.replica.Read(ctx)
 	if err != nil {
-		return fmt.Errorf("receive the cluster's state: %w", err)
+		return nil, fmt.Errorf("receive the cluster's state: %w", err)
 	}
 	if _, ok := view.Member(a.rec.Replica.ID); !ok {
-		return api.Errorf(api.JoinAborted, "The join was aborted: the cluster does not know this server any more")
+		return nil, api.Errorf(api.JoinAborted, "The join was aborted: the cluster does not know this server any more")
 	}
-	return a.reach(PointFilled)
+	return view, a.reach(PointFilled)
 }
 
 // activate makes this server a member, in one entry.
-func (a *attempt) activate(ctx context.Context) error {
+func (a *attempt) activate(ctx context.Context, made map[string]state.EntityMember) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	a.rec.Activating = true
 	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
 		return err
 	}
-	cmd, err := state.NewCommand(state.KindMemberActivate, uuid.NewString(), a.cfg.Now().UTC(), nil, state.MemberActivate{ID: a.rec.Replica.ID})
+	cmd, err := state.NewCommand(state.KindMemberActivate, uuid.NewString(), a.cfg.Now().UTC(), nil,
+		state.MemberActivate{ID: a.rec.Replica.ID, Entities: made})
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,12 @@ import (
 
 // Preflight reports everything that would keep a server from joining, and changes
 // nothing. caller is the fingerprint of the certificate that the caller showed, "" if
-// none: without a token it must have claimed one. Who has neither a token's secret nor
+// none: without a token or the password it must have claimed one. source is the IP address
+// of the caller. Who has neither a token's secret, nor the password, nor
 // a claim learns nothing else: the error is TokenUnknown, TokenUsed, TokenRevoked,
 // TokenExpired, TokenMalformed or TokenNotClaimed. It dials the server's address, so
 // it blocks for up to Settings.ProbeTimeout after a linearizable read.
-func (s *Admissions) Preflight(ctx context.Context, caller string, req JoinRequest) (*JoinReport, error) {
+func (s *Admissions) Preflight(ctx context.Context, caller, source string, req JoinRequest) (*JoinReport, error) {
 	view, err := s.store.Read(ctx)
 	if err != nil {
 		return nil, err
@@ -32,12 +33,14 @@ func (s *Admissions) Preflight(ctx context.Context, caller string, req JoinReque
 	if !view.Cluster().Enabled {
 		return nil, api.NotClustered
 	}
-	a, err := s.applicant(view, caller, req)
+	a, err := s.applicant(ctx, view, caller, source, req)
 	if err != nil {
 		return nil, err
 	}
 	a.checkName(view)
-	a.checkAddress(view)
+	if req.Address != "" {
+		a.checkAddress(view)
+	}
 	a.checkClock(s.now(), s.set.MaxClockSkew)
 	a.checkVersion(view)
 	a.checkMember(view)
@@ -45,11 +48,12 @@ func (s *Admissions) Preflight(ctx context.Context, caller string, req JoinReque
 		s.dialBack(ctx, a)
 	}
 	return &JoinReport{
-		Name:         a.token.Name,
+		Name:         a.name,
 		ClusterID:    view.Cluster().ID,
 		Version:      api.Version,
 		Time:         s.now().UTC(),
-		MemberConfig: []api.ClusterMemberConfigKey{},
+		MemberConfig: s.inventory.MemberConfig(view, s.store.ID()),
+		Entities:     s.inventory.JoinEntities(view),
 		Problems:     a.problems,
 	}, nil
 }
@@ -57,7 +61,7 @@ func (s *Admissions) Preflight(ctx context.Context, caller string, req JoinReque
 // An applicant is a server that asks to join, and what speaks against it.
 type applicant struct {
 	req   JoinRequest
-	token *state.Token
+	token *state.Token // nil where the password was shown
 	// name and address are those asked for, with defaults filled in.
 	name, address string
 	// cert may be nil, fingerprint "", if the certificate cannot be read.
@@ -75,8 +79,16 @@ func (a *applicant) add(err error) {
 }
 
 // applicant finds the token that gives the caller the right to ask.
-func (s *Admissions) applicant(view *raftstore.View, caller string, req JoinRequest) (*applicant, error) {
+func (s *Admissions) applicant(ctx context.Context, view *raftstore.View, caller, source string, req JoinRequest) (*applicant, error) {
 	a := &applicant{req: req, problems: []api.Error{}}
+	if req.Token == "" && req.Password != "" {
+		if err := s.passwords.Verify(ctx, source, string(req.Password)); err != nil {
+			return nil, err
+		}
+		a.name = req.Name
+		a.add(a.readCertificate(req.Certificate, s.now()))
+		return a, nil
+	}
 	if req.Token == "" {
 		return a, s.claimed(view, caller, a)
 	}
@@ -208,7 +220,7 @@ func (a *applicant) checkClock(now time.Time, limit time.Duration) {
 }
 
 func (a *applicant) checkVersion(view *raftstore.View) {
-	if needed := view.CommandVersion(); a.req.CommandVersion < needed {
+	if needed := view.CommandVersion(); a.req.CommandVersion != 0 && a.req.CommandVersion < needed {
 		a.add(api.Errorf(api.VersionTooOld, "The joining server knows commands up to version %d, the cluster needs version %d", a.req.CommandVersion, needed).
 			WithHint("install version %s or newer on the joining server", api.Version))
 	}

@@ -37,23 +37,38 @@ type Prober interface {
 // Admissions lets servers in and changes members, on every member of a cluster. It
 // holds no state of its own.
 type Admissions struct {
-	store  Store
-	prober Prober
-	set    Settings
-	now    func() time.Time
-	log    *slog.Logger
+	store     Store
+	prober    Prober
+	passwords Passwords
+	inventory Inventory
+	set       Settings
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+// Passwords judges the cluster's trust password; see tokens.Service.Verify.
+type Passwords interface {
+	Verify(ctx context.Context, source, password string) error
+}
+
+// Inventory is what a joining server has to make on its machine.
+type Inventory interface {
+	// MemberConfig lists the keys that the server must give, by those that a member has set.
+	MemberConfig(view *raftstore.View, memberID string) []api.ClusterMemberConfigKey
+	// JoinEntities lists the cluster's pools and networks.
+	JoinEntities(view *raftstore.View) []api.JoinEntity
 }
 
 // NewAdmissions returns the admissions to the cluster of store. now is the wall clock,
 // for token expiry and certificate dates; nil means time.Now. A nil log discards.
-func NewAdmissions(store Store, prober Prober, set Settings, now func() time.Time, log *slog.Logger) *Admissions {
+func NewAdmissions(store Store, prober Prober, passwords Passwords, inventory Inventory, set Settings, now func() time.Time, log *slog.Logger) *Admissions {
 	if now == nil {
 		now = time.Now
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Admissions{store: store, prober: prober, set: set.withDefaults(), now: now, log: log}
+	return &Admissions{store: store, prober: prober, passwords: passwords, inventory: inventory, set: set.withDefaults(), now: now, log: log}
 }
 
 // A NotLeaderError says that only the leader can do this, and which member that is.

@@ -79,7 +79,7 @@ func TestStaleMembersSaySo(t *testing.T) {
 func TestUpdateMember(t *testing.T) {
 	b := newBed(t)
 	b.join(2)
-	a := NewAdmissions(b, prober{}, Settings{}, nil, nil)
+	a := NewAdmissions(b, prober{}, b.tokens, noInventory{}, Settings{}, nil, nil)
 	update := func(n int, change func(*api.ClusterMemberPut), expect string) error {
 		put := Member(b.Local(), b.member(n), time.Now()).ClusterMemberPut
 		change(&put)

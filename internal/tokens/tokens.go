@@ -37,6 +37,8 @@ type Service struct {
 	store Store
 	now   func() time.Time
 	log   *slog.Logger
+	// hashing is held by whoever computes the hash of a password.
+	hashing chan struct{}
 }
 
 // New returns the tokens of store. now is the wall clock, for expiry and
@@ -48,7 +50,7 @@ func New(store Store, now func() time.Time, log *slog.Logger) *Service {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: store, now: now, log: log}
+	return &Service{store: store, now: now, log: log, hashing: make(chan struct{}, 1)}
 }
 
 // secretSize is the length of a secret in bytes; its text is twice as long.

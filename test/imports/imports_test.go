@@ -29,16 +29,18 @@ var allowed = map[string][]string{
 	// The daemon's side.
 	"cmd/incusd": {"internal/daemon", "internal/raftstore" /* its timing, from the environment */, "api"},
 	"internal/daemon": {
-		"internal/api", "internal/membership", "internal/tokens", "internal/operations", "internal/events",
+		"internal/api", "internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events",
 		"internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
+		"internal/storage", "internal/network", "internal/resources",
 	},
 	"internal/api": {
-		"internal/membership", "internal/tokens", "internal/operations", "internal/events", "internal/filter",
+		"internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events", "internal/filter",
 		"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
 	},
 	"internal/membership": {
 		"internal/tokens", "internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
 	},
+	"internal/entities":        {"internal/storage", "internal/network", "internal/localstore", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/tokens":          {"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/raftstore":       {"internal/raftstore/state", "api"},
 	"internal/raftstore/state": {"api"},
@@ -48,7 +50,10 @@ var allowed = map[string][]string{
 	"internal/events":     {"api"},
 	"internal/filter":     {"api"},
 	"internal/localstore": {"api"},
+	"internal/network":    {"api"},
 	"internal/operations": {"api"},
+	"internal/resources":  {"api"},
+	"internal/storage":    {"api"},
 	"internal/trust":      {"api"},
 
 	// The command line's side: it knows the daemon by the wire only.
@@ -59,11 +64,12 @@ var allowed = map[string][]string{
 
 	// For tests only; see TestWhatIsForTestsIsInNoProgram.
 	"client/clienttest":    {"api"},
-	"internal/clustertest": {"internal/daemon", "internal/membership", "internal/raftstore", "api"},
+	"internal/clustertest": {"internal/daemon", "internal/membership", "internal/network", "internal/raftstore", "internal/storage", "api"},
 	"test/bench":           {"test/loopback", "api"},
 	"test/cli":             {},
 	"test/docs":            {},
 	"test/histories":       {},
+	"test/hosts":           {},
 	"test/imports":         {},
 	"test/loopback":        {},
 }
@@ -73,17 +79,20 @@ var allowed = map[string][]string{
 var libraries = map[string][]string{
 	"github.com/coder/websocket":       {"internal/api", "client", "client/clienttest"},
 	"github.com/coreos/go-systemd/v22": {"cmd/incusd"},
-	"github.com/google/uuid":           {"internal/daemon", "internal/membership", "internal/operations", "internal/raftstore", "internal/tokens"},
+	"github.com/google/uuid":           {"internal/daemon", "internal/entities", "internal/membership", "internal/operations", "internal/raftstore", "internal/tokens"},
 	"github.com/gorilla/mux":           {"internal/api"},
 	"github.com/hashicorp/go-hclog":    {"internal/raftstore"},
 	"github.com/hashicorp/go-memdb":    {"internal/raftstore/state"},
 	// The last two name the interface of Raft's log, and nothing else: see TestRaftStaysInTheStore.
 	"github.com/hashicorp/raft":           {"internal/raftstore", "internal/daemon", "internal/clustertest"},
 	"github.com/hashicorp/raft-boltdb/v2": {"internal/raftstore"},
+	"github.com/prometheus/procfs":        {"internal/resources"},
 	"github.com/spf13/cobra":              {"cmd/incus", "cmd/incusd"},
+	"github.com/vishvananda/netlink":      {"internal/network"},
 	"go.etcd.io/bbolt":                    {"internal/localstore", "internal/raftstore"},
 	"go.yaml.in/yaml/v3":                  {"api", "cmd/incus", "cmd/incus/internal/table"},
-	"golang.org/x/sys":                    {"client", "internal/api"},
+	"golang.org/x/crypto":                 {"internal/trust"},
+	"golang.org/x/sys":                    {"client", "cmd/incus", "internal/api", "internal/network", "internal/storage"},
 	"golang.org/x/term":                   {"cmd/incus"},
 	"golang.org/x/time":                   {"internal/api"},
 }

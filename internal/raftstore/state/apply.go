@@ -26,7 +26,7 @@ type Store struct {
 // New returns an empty store.
 func New() *Store {
 	s := &Store{db: newDB()}
-	s.view.Store(&View{txn: s.db.Txn(false), changed: make(chan struct{}), membersChanged: make(chan struct{})})
+	s.view.Store(&View{txn: s.db.Txn(false), changed: make(chan struct{}), membersChanged: make(chan struct{}), entitiesChanged: make(chan struct{})})
 	return s
 }
 
@@ -75,12 +75,15 @@ func (s *Store) SetServers(servers []Server) {
 // publish makes v what readers see, and wakes those who wait for topics.
 func (s *Store) publish(v *View, topics topic) {
 	old := s.view.Load()
-	v.changed, v.membersChanged = old.changed, old.membersChanged
+	v.changed, v.membersChanged, v.entitiesChanged = old.changed, old.membersChanged, old.entitiesChanged
 	if topics != topicNone {
 		v.changed = make(chan struct{})
 	}
 	if topics&topicMembers != 0 {
 		v.membersChanged = make(chan struct{})
+	}
+	if topics&(topicMembers|topicEntities) != 0 {
+		v.entitiesChanged = make(chan struct{})
 	}
 	s.view.Store(v)
 	if topics != topicNone {
@@ -88,6 +91,9 @@ func (s *Store) publish(v *View, topics topic) {
 	}
 	if topics&topicMembers != 0 {
 		close(old.membersChanged)
+	}
+	if topics&(topicMembers|topicEntities) != 0 {
+		close(old.entitiesChanged)
 	}
 }
 
@@ -140,6 +146,22 @@ var kinds = map[string][]version{
 	KindConfigSet:         {bodyOf(applyConfigSet)},
 	KindCertificateAdd:    {bodyOf(applyCertificateAdd)},
 	KindCertificateRemove: {bodyOf(applyCertificateRemove)},
+	KindEntityDefine:      {bodyOf(applyEntityDefine)},
+	KindEntityCreate:      {bodyOf(applyEntityCreate)},
+	KindEntityUpdate:      {bodyOf(applyEntityUpdate)},
+	KindEntityRename:      {bodyOf(applyEntityRename)},
+	KindEntityDelete:      {bodyOf(applyEntityDelete)},
+	KindEntityReport:      {bodyOf(applyEntityReport)},
+	KindProfileCreate:     {bodyOf(applyProfileCreate)},
+	KindProfileUpdate:     {bodyOf(applyProfileUpdate)},
+	KindProfileRename:     {bodyOf(applyProfileRename)},
+	KindProfileDelete:     {bodyOf(applyProfileDelete)},
+	KindProjectCreate:     {bodyOf(applyProjectCreate)},
+	KindProjectUpdate:     {bodyOf(applyProjectUpdate)},
+	KindProjectRename:     {bodyOf(applyProjectRename)},
+	KindProjectDelete:     {bodyOf(applyProjectDelete)},
+	KindPasswordAttempt:   {bodyOf(applyPasswordAttempt)},
+	KindTokenGrant:        {bodyOf(applyTokenGrant)},
 }
 
 // A step is a command that is understood.
@@ -182,6 +204,7 @@ func decodeStep(cmd *Command) (step, error) {
 // counts are the sizes of tables that have a limit. They follow from the records.
 type counts struct {
 	tokens, tombstones, requests, retired, config, certificates int
+	entities, volumes, profiles, projects, attempts             int
 }
 
 // A batch is an entry on its way into the tables.

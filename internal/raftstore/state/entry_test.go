@@ -56,6 +56,9 @@ func samples() []sample {
 		Hash: "t", Secret: "s", Name: "node2", Operation: "op", Issuer: "id1", Fingerprint: "fp", Addresses: []string{"10.0.0.1:8443"},
 		CreatedAt: start, ExpiresAt: day, ClaimedBy: "fp2", ClaimedCert: "cert", ClaimUntil: day, Ended: TokenUsed, EndedAt: day, UsedBy: "id2",
 	}
+	options := map[string]string{"user.b": "2", "user.a": "1"}
+	profile := Profile{Project: "web", Name: "p1", Description: "text", Config: options, Devices: map[string]map[string]string{"root": {"type": "disk", "path": "/"}}}
+	project := Project{Name: "web", Description: "text", Config: map[string]string{"features.profiles": "true"}}
 	return []sample{
 		{KindClusterInit, 1, ClusterInit{ClusterID: "c1", Member: member}},
 		{KindClusterEnable, 1, ClusterEnable{MemberID: "id1", Name: "node1", Address: "10.0.0.1:8443", Certificate: "cert", Key: "key"}},
@@ -65,7 +68,8 @@ func samples() []sample {
 		{KindMemberLiveness, 1, MemberLiveness{Changes: []LivenessChange{{ID: "id1", Offline: true, Since: start, Reason: "no answer"}}}},
 		{KindMemberRole, 1, MemberRole{Changes: []RoleChange{{ID: "id1", Role: RoleVoter}}}},
 		{KindMemberAdmit, 1, MemberAdmit{ID: "id2", Fingerprint: "fp2", Name: "node2", Address: "10.0.0.2:8443", Architecture: "x86_64", CommandVersion: 1}},
-		{KindMemberActivate, 1, MemberActivate{ID: "id2"}},
+		{KindMemberActivate, 1, MemberActivate{ID: "id2", Entities: map[string]EntityMember{
+			"e1": {Config: options, Status: EntityCreated, Reason: "text", Revision: 2}}}},
 		{KindMemberAbort, 1, MemberAbort{ID: "id2", Fingerprint: "fp2"}},
 		{KindTokenIssue, 1, TokenIssue{Token: token}},
 		{KindTokenClaim, 1, TokenClaim{Hash: "t", Name: "node2", Fingerprint: "fp2", Certificate: "cert", Proved: true}},
@@ -75,12 +79,29 @@ func samples() []sample {
 		{KindCertificateAdd, 1, CertificateAdd{Certificate: Certificate{Fingerprint: "fp3", Name: "laptop", Type: "client", Restricted: true,
 			Projects: []string{"default"}, PEM: "pem", Description: "text", AddedAt: start}}},
 		{KindCertificateRemove, 1, CertificateRemove{Fingerprint: "fp3"}},
+		{KindEntityDefine, 1, EntityDefine{ID: "e1", Kind: EntityNetwork, Project: "web", Name: "br0", Type: "bridge", MemberID: "id1", Config: options}},
+		{KindEntityCreate, 1, EntityCreate{ID: "e1", Kind: EntityVolume, Project: "web", Pool: "local", Name: "v1", Type: "filesystem", Description: "text",
+			Config: options, MemberID: "id1", MemberConfig: options}},
+		{KindEntityUpdate, 1, EntityUpdate{ID: "e1", Expect: "hash", Description: "text", Config: options, Members: map[string]map[string]string{"id1": options}}},
+		{KindEntityRename, 1, EntityRename{ID: "e1", Name: "br1"}},
+		{KindEntityDelete, 1, EntityDelete{ID: "e1"}},
+		{KindEntityReport, 1, EntityReport{ID: "e1", MemberID: "id1", Revision: 3, Status: EntityErrored, Reason: "disk full", Config: options, Gone: true}},
+		{KindProfileCreate, 1, ProfileCreate{Profile: profile}},
+		{KindProfileUpdate, 1, ProfileUpdate{Profile: profile, Expect: "hash"}},
+		{KindProfileRename, 1, ProfileRename{Project: "web", Name: "p1", NewName: "p2"}},
+		{KindProfileDelete, 1, ProfileDelete{Project: "web", Name: "p1"}},
+		{KindProjectCreate, 1, ProjectCreate{Project: project}},
+		{KindProjectUpdate, 1, ProjectUpdate{Project: project, Expect: "hash"}},
+		{KindProjectRename, 1, ProjectRename{Name: "web", NewName: "net"}},
+		{KindProjectDelete, 1, ProjectDelete{Name: "web"}},
+		{KindPasswordAttempt, 1, PasswordAttempt{Source: "192.0.2.1", Refund: true}},
+		{KindTokenGrant, 1, TokenGrant{Token: token, Fingerprint: "fp2", Certificate: "cert", Proved: true}},
 	}
 }
 
 // additions name the newest golden file of kinds that got a field without a version of
 // its own; the files from before stay.
-var additions = map[string]string{KindTokenClaim: "-proved"}
+var additions = map[string]string{KindTokenClaim: "-proved", KindMemberActivate: "-entities"}
 
 func sampleCommand(t testing.TB, s sample) Command {
 	t.Helper()

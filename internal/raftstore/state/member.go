@@ -286,6 +286,7 @@ func applyMemberActivate(tx *transaction, b *MemberActivate) (any, error) {
 	m.State, m.JoinedAt, m.JoinDeadline = MemberActive, tx.now, time.Time{}
 	m.Offline, m.Since, m.Reason = false, tx.now, ""
 	memberTable.put(tx, m)
+	tx.joinEntities(m.ID, b.Entities)
 	used := tx.useToken(m)
 	tx.emit("cluster-member-added", source("/1.0/cluster/members", m.Name), used)
 	return nil, nil
@@ -336,6 +337,7 @@ func (tx *transaction) endJoin(m *Member) {
 // that takes its place.
 func (tx *transaction) dropMember(m *Member, next string) {
 	memberTable.drop(tx, m)
+	tx.leaveEntities(m.ID)
 	if m.ID != next {
 		tx.retire(m.ID)
 	}

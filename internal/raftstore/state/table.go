@@ -15,9 +15,10 @@ const primary = "id"
 type topic uint8
 
 const (
-	topicNone    topic = 0
-	topicMembers topic = 1 << iota // cluster, members, servers and certificates
-	topicOther                     // tokens and configuration
+	topicNone     topic = 0
+	topicMembers  topic = 1 << iota // cluster, members, servers and certificates
+	topicOther                      // tokens and configuration
+	topicEntities                   // pools, networks, volumes, profiles and projects
 )
 
 // A table is one kind of record. Its variable is made once and never changes.
@@ -48,7 +49,8 @@ type anyTable interface {
 }
 
 // tables are all tables, in the order of the snapshot.
-var tables = []anyTable{clusterTable, memberTable, tokenTable, configTable, certificateTable, retiredTable, requestTable}
+var tables = []anyTable{clusterTable, memberTable, tokenTable, configTable, certificateTable,
+	projectTable, entityTable, profileTable, attemptTable, retiredTable, requestTable}
 
 func newDB() *memdb.MemDB {
 	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}

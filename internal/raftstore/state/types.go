@@ -37,8 +37,10 @@ type Event struct {
 	// Action and Source are those of a lifecycle event, such as "cluster-member-added"
 	// and "/1.0/cluster/members/node2".
 	Action, Source string
-	Context        map[string]any
-	Requestor      *api.EventRequestor
+	// Project is that of the object; empty means the default one.
+	Project   string
+	Context   map[string]any
+	Requestor *api.EventRequestor
 	// Token is set when the state of a token's operation changed. Action may then be empty.
 	Token *Token
 }
@@ -61,6 +63,22 @@ const (
 	KindLeaderSweep       = "leader.sweep"
 	KindCertificateAdd    = "certificate.add"
 	KindCertificateRemove = "certificate.remove"
+	KindEntityDefine      = "entity.define"
+	KindEntityCreate      = "entity.create"
+	KindEntityUpdate      = "entity.update"
+	KindEntityRename      = "entity.rename"
+	KindEntityDelete      = "entity.delete"
+	KindEntityReport      = "entity.report"
+	KindProfileCreate     = "profile.create"
+	KindProfileUpdate     = "profile.update"
+	KindProfileRename     = "profile.rename"
+	KindProfileDelete     = "profile.delete"
+	KindProjectCreate     = "project.create"
+	KindProjectUpdate     = "project.update"
+	KindProjectRename     = "project.rename"
+	KindProjectDelete     = "project.delete"
+	KindPasswordAttempt   = "password.attempt"
+	KindTokenGrant        = "token.grant"
 )
 
 // CommandVersion is the newest set of commands that this build can apply. A member
@@ -207,6 +225,13 @@ const (
 	MaxRetired = 10000
 	// MaxCertificates bounds the trusted certificates of clients.
 	MaxCertificates = 10000
+	// MaxEntities bounds pools and networks, MaxVolumes volumes, MaxProfiles and MaxProjects those.
+	MaxEntities = 1000
+	MaxVolumes  = 10000
+	MaxProfiles = 10000
+	MaxProjects = 1000
+	// MaxDevices bounds the devices of a profile.
+	MaxDevices = 1000
 	// MaxConfigKeys and MaxConfigValue (in bytes) bound the configuration, and each member's.
 	MaxConfigKeys  = 10000
 	MaxConfigValue = 64 << 10
@@ -297,6 +322,9 @@ type MemberAdmit struct {
 // one and its token is used up. Harmless when repeated. JoinAborted if the row is gone.
 type MemberActivate struct {
 	ID string `json:"id"`
+	// Entities is what this server has of the cluster's pools and networks, by entity ID. Those
+	// that are not in it are EntityPending on it; those that are no more are left out.
+	Entities map[string]EntityMember `json:"entities,omitempty"`
 }
 
 // MemberAbort is the body of "member.abort", version 1: a join ends without a member. It

@@ -14,8 +14,8 @@ type View struct {
 	index, term uint64
 	servers     []Server
 	counts      counts
-	// changed and membersChanged are closed when a later view differs.
-	changed, membersChanged chan struct{}
+	// changed, membersChanged and entitiesChanged are closed when a later view differs.
+	changed, membersChanged, entitiesChanged chan struct{}
 }
 
 // Index is that of the last applied entry; 0 when there is none.
@@ -110,6 +110,9 @@ func (v *View) Watch() <-chan struct{} { return v.changed }
 
 // WatchMembers is Watch for the cluster, its members, servers and certificates alone.
 func (v *View) WatchMembers() <-chan struct{} { return v.membersChanged }
+
+// WatchEntities is Watch for entities, profiles, projects and members alone.
+func (v *View) WatchEntities() <-chan struct{} { return v.entitiesChanged }
 
 // sortedServers is a copy in one order, so that equal configurations make equal snapshots.
 func sortedServers(servers []Server) []Server {

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"incusd/api"
+	"incusd/client"
+)
+
+// An application applies a preseed, section by section, and remembers what it has done.
+type application struct {
+	app    *app
+	client *client.Client
+	// clustered tells whether the server is a member already.
+	clustered bool
+	done      []string
+}
+
+// step carries out one part. Its failure tells what was done before it.
+func (a *application) step(what string, do func() error) error {
+	if err := do(); err != nil {
+		err = fmt.Errorf("%s: %w", what, err)
+		if len(a.done) > 0 {
+			err = fmt.Errorf("%w (done before: %s; when that is mended, run the same command again to go on)", err, strings.Join(a.done, ", "))
+		}
+		return err
+	}
+	a.done = append(a.done, what)
+	return nil
+}
+
+// checkDrivers refuses a preseed whose pools cannot be made on the server's machine, before
+// anything is changed.
+func (a *application) checkDrivers(ctx context.Context, p *preseed) error {
+	if len(p.StoragePools) == 0 {
+		return nil
+	}
+	server, _, err := a.client.Server(ctx)
+	if err != nil {
+		return err
+	}
+	var works []string
+	for _, driver := range server.Environment.StorageSupportedDrivers {
+		works = append(works, driver.Name)
+	}
+	slices.Sort(works)
+	for _, pool := range p.StoragePools {
+		if pool.Driver != "" && !slices.Contains(works, pool.Driver) {
+			return api.Errorf(api.DriverUnavailable, "storage_pools: the driver %q of %q isn't available on this machine; nothing was changed", pool.Driver, pool.Name).
+				WithHint("use one of %s, or install what %s needs", strings.Join(works, ", "), pool.Driver)
+		}
+	}
+	return nil
+}
+
+// entities makes or changes all that a preseed lists, in the order in which one needs the other.
+func (a *application) entities(ctx context.Context, p *preseed) error {
+	for _, pool := range p.StoragePools {
+		if err := a.step("storage pool "+pool.Name, func() error { return a.pool(ctx, pool) }); err != nil {
+			return err
+		}
+	}
+	isDefault := func(n preseedNetwork) bool { return n.Project == "" || n.Project == api.DefaultProject }
+	for _, n := range p.Networks {
+		if isDefault(n) {
+			if err := a.step("network "+n.Name, func() error { return a.network(ctx, n) }); err != nil {
+				return err
+			}
+		}
+	}
+	for _, project := range p.Projects {
+		if err := a.step("project "+project.Name, func() error { return a.project(ctx, project) }); err != nil {
+			return err
+		}
+	}
+	for _, n := range p.Networks {
+		if !isDefault(n) {
+			if err := a.step("network "+n.Name, func() error { return a.network(ctx, n) }); err != nil {
+				return err
+			}
+		}
+	}
+	for _, v := range p.StorageVolumes {
+		if err := a.step("storage volume "+v.Name, func() error { return a.volume(ctx, v) }); err != nil {
+			return err
+		}
+	}
+	for _, profile := range p.Profiles {
+		if err := a.step("profile "+profile.Name, func() error { return a.profile(ctx, profile) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// merged is now with the keys of more.
+func mergedConfig(now, more api.ConfigMap) api.ConfigMap {
+	out := maps.Clone(now)
+	if out == nil {
+		out = api.ConfigMap{}
+	}
+	maps.Copy(out, more)
+	return out
+}
+
+// own drops the keys that are each member's, where they can be changed for one member only.
+func (a *application) own(entity string, config api.ConfigMap) api.ConfigMap {
+	if !a.clustered {
+		return config
+	}
+	out := maps.Clone(config)
+	maps.DeleteFunc(out, func(key, _ string) bool { return slices.Contains(specificKeys[entity], key) })
+	return out
+}
+
+func (a *application) pool(ctx context.Context, pool api.StoragePoolsPost) error {
+	return retryStale(func() error {
+		now, etag, err := a.client.StoragePool(ctx, pool.Name)
+		if errors.Is(err, api.NotFound) {
+			return a.client.CreateStoragePool(ctx, pool)
+		}
+		if err != nil {
+			return err
+		}
+		if pool.Driver != "" && now.Driver != pool.Driver {
+			return api.Errorf(api.Conflict, "Storage pool %q is of type %q instead of %q", pool.Name, now.Driver, pool.Driver)
+		}
+		put := now.StoragePoolPut
+		put.Config = mergedConfig(put.Config, a.own("storage-pool", pool.Config))
+		if pool.Description != "" {
+			put.Description = pool.Description
+		}
+		return a.client.UpdateStoragePool(ctx, pool.Name, put, etag)
+	})
+}
+
+func (a *application) network(ctx context.Context, n preseedNetwork) error {
+	c := a.client.WithProject(n.Project)
+	return retryStale(func() error {
+		now, etag, err := c.Network(ctx, n.Name)
+		if errors.Is(err, api.NotFound) || err == nil && !now.Managed {
+			return c.CreateNetwork(ctx, n.NetworksPost)
+		}
+		if err != nil {
+			return err
+		}
+		put := now.NetworkPut
+		wanted := a.own("network", n.Config)
+		// An address that was chosen for "auto" stays.
+		maps.DeleteFunc(wanted, func(key, value string) bool { return value == "auto" && put.Config[key] != "" })
+		put.Config = mergedConfig(put.Config, wanted)
+		if n.Description != "" {
+			put.Description = n.Description
+		}
+		return c.UpdateNetwork(ctx, n.Name, put, etag)
+	})
+}
+
+func (a *application) project(ctx context.Context, project api.ProjectsPost) error {
+	return retryStale(func() error {
+		now, etag, err := a.client.Project(ctx, project.Name)
+		if errors.Is(err, api.NotFound) {
+			return a.client.CreateProject(ctx, project)
+		}
+		if err != nil {
+			return err
+		}
+		put := now.ProjectPut
+		put.Config = mergedConfig(put.Config, project.Config)
+		if project.Description != "" {
+			put.Description = project.Description
+		}
+		return a.client.UpdateProject(ctx, project.Name, put, etag)
+	})
+}
+
+func (a *application) volume(ctx context.Context, v preseedVolume) error {
+	c := a.client.WithProject(v.Project)
+	if v.Type == "" {
+		v.Type = api.VolumeCustom
+	}
+	return retryStale(func() error {
+		now, etag, err := c.StorageVolume(ctx, v.Pool, v.Name)
+		if errors.Is(err, api.NotFound) {
+			return c.CreateStorageVolume(ctx, v.Pool, v.StorageVolumesPost)
+		}
+		if err != nil {
+			return err
+		}
+		put := now.StorageVolumePut
+		put.Config = mergedConfig(put.Config, v.Config)
+		if v.Description != "" {
+			put.Description = v.Description
+		}
+		return c.UpdateStorageVolume(ctx, v.Pool, v.Name, put, etag)
+	})
+}
+
+func (a *application) profile(ctx context.Context, profile preseedProfile) error {
+	c := a.client.WithProject(profile.Project)
+	return retryStale(func() error {
+		now, etag, err := c.Profile(ctx, profile.Name)
+		if errors.Is(err, api.NotFound) {
+			return c.CreateProfile(ctx, profile.ProfilesPost)
+		}
+		if err != nil {
+			return err
+		}
+		put := now.ProfilePut
+		put.Config = mergedConfig(put.Config, profile.Config)
+		if put.Devices == nil {
+			put.Devices = map[string]api.ConfigMap{}
+		}
+		for name, device := range profile.Devices {
+			put.Devices[name] = mergedConfig(put.Devices[name], device)
+		}
+		if profile.Description != "" {
+			put.Description = profile.Description
+		}
+		return c.UpdateProfile(ctx, profile.Name, put, etag)
+	})
+}

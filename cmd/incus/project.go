@@ -1,0 +1,162 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"incusd/api"
+	"incusd/client"
+	"incusd/cmd/incus/internal/table"
+)
+
+func (a *app) projects() *noun[api.Project, api.ProjectPut] {
+	return &noun[api.Project, api.ProjectPut]{
+		app: a, words: "project", argument: "<project>", deleted: "Project %s deleted", renamed: "Project %s renamed to %s",
+		get: func(ctx context.Context, c *client.Client, name string) (*api.Project, string, error) {
+			return c.Project(ctx, name)
+		},
+		put: func(ctx context.Context, c *client.Client, name string, put api.ProjectPut, etag string) error {
+			return c.UpdateProject(ctx, name, put, etag)
+		},
+		delete: func(ctx context.Context, c *client.Client, name string) error { return c.DeleteProject(ctx, name) },
+		rename: func(ctx context.Context, c *client.Client, name, to string) error {
+			return c.RenameProject(ctx, name, to)
+		},
+		part:        func(p *api.Project) *api.ProjectPut { return &p.ProjectPut },
+		config:      func(p *api.ProjectPut) *api.ConfigMap { return &p.Config },
+		description: func(p *api.ProjectPut) *string { return &p.Description },
+		complete: a.completeNames(func(ctx context.Context, c *client.Client) ([]string, error) {
+			projects, err := c.Projects(ctx)
+			return namesOf(projects, func(p api.Project) string { return p.Name }), err
+		}),
+	}
+}
+
+func (a *app) projectCommand() *cobra.Command {
+	cmds := append([]*cobra.Command{a.projectCreateCommand(), a.projectListCommand(), a.projectInfoCommand()}, a.projects().common()...)
+	return parent("project", "Manage projects", cmds...)
+}
+
+func (a *app) projectCreateCommand() *cobra.Command {
+	var description string
+	var config []string
+	cmd := &cobra.Command{
+		Use: "create [<remote>:]<project>", Short: "Create a project, from YAML on stdin if that is no terminal", Args: argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, name, err := a.server(args[0])
+			if err != nil {
+				return err
+			}
+			put, err := newObject(a, config, description, func(p *api.ProjectPut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
+			if err != nil {
+				return err
+			}
+			if err := c.CreateProject(cmd.Context(), api.ProjectsPost{ProjectPut: put, Name: name}); err != nil {
+				return err
+			}
+			a.say("Project %s created", name)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&description, "description", "", "Describe the project as `TEXT`")
+	cmd.Flags().StringArrayVarP(&config, "config", "c", nil, "Set a `KEY=VALUE`; may be given several times")
+	return cmd
+}
+
+// projectColumns marks the project that current names.
+func projectColumns(current string) func(table.Format) []column[api.Project] {
+	feature := func(key string) func(api.Project) string {
+		return func(p api.Project) string { return yesOrNo(p.Config[key] == "true") }
+	}
+	return func(table.Format) []column[api.Project] {
+		return []column[api.Project]{
+			{'n', "NAME", func(p api.Project) string {
+				if p.Name == current {
+					return p.Name + " (current)"
+				}
+				return p.Name
+			}},
+			{'i', "IMAGES", feature("features.images")},
+			{'p', "PROFILES", feature("features.profiles")},
+			{'v', "STORAGE VOLUMES", feature("features.storage.volumes")},
+			{'b', "STORAGE BUCKETS", feature("features.storage.buckets")},
+			{'w', "NETWORKS", feature("features.networks")},
+			{'z', "NETWORK ZONES", feature("features.networks.zones")},
+			{'d', "DESCRIPTION", func(p api.Project) string { return p.Description }},
+			{'u', "USED BY", func(p api.Project) string { return strconv.Itoa(len(p.UsedBy)) }},
+		}
+	}
+}
+
+func (a *app) projectListCommand() *cobra.Command {
+	var flags listFlags
+	cmd := &cobra.Command{
+		Use: "list [<remote>:]", Aliases: []string{"ls"}, Short: "List the projects",
+		Long: "List the projects.\n\n" + columnHelp(projectColumns("")(table.Format{})), Args: argCount(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := newListing(flags, projectColumns(cmp.Or(a.project, api.DefaultProject)))
+			if err != nil {
+				return err
+			}
+			c, err := a.onlyRemote(args)
+			if err != nil {
+				return err
+			}
+			projects, err := c.Projects(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list.print(a, projects)
+		},
+	}
+	flags.add(cmd, "nipvbwzdu")
+	return cmd
+}
+
+// projectUse is one line of "incus project info".
+type projectUse struct {
+	Resource string `json:"resource" yaml:"resource"`
+	Limit    int64  `json:"limit" yaml:"limit"`
+	Usage    int64  `json:"usage" yaml:"usage"`
+}
+
+func projectUseColumns(table.Format) []column[projectUse] {
+	return []column[projectUse]{
+		{'r', "RESOURCE", func(u projectUse) string { return strings.ToUpper(u.Resource) }},
+		{'l', "LIMIT", func(u projectUse) string {
+			if u.Limit < 0 {
+				return "UNLIMITED"
+			}
+			return strconv.FormatInt(u.Limit, 10)
+		}},
+		{'u', "USAGE", func(u projectUse) string { return strconv.FormatInt(u.Usage, 10) }},
+	}
+}
+
+func (a *app) projectInfoCommand() *cobra.Command {
+	var flags listFlags
+	cmd := a.projects().command("info [<remote>:]<project>", "Show what a project uses", 1, 1,
+		func(ctx context.Context, c *client.Client, name string, _ []string) error {
+			list, err := newListing(flags, projectUseColumns)
+			if err != nil {
+				return err
+			}
+			state, err := c.ProjectState(ctx, name)
+			if err != nil {
+				return err
+			}
+			var uses []projectUse
+			for _, resource := range slices.Sorted(maps.Keys(state.Resources)) {
+				uses = append(uses, projectUse{resource, state.Resources[resource].Limit, state.Resources[resource].Usage})
+			}
+			return list.print(a, uses)
+		})
+	flags.add(cmd, "rlu")
+	return cmd
+}

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"incusd/api"
+)
+
+// send makes a request with a body and checks the status.
+func (b *bed) send(method, path, body string, status int) {
+	b.t.Helper()
+	if w := b.do(request{method: method, path: path, body: body}); w.Code != status {
+		b.t.Fatalf("%s %s %s: %d %s", method, path, body, w.Code, w.Body)
+	}
+}
+
+func TestPoolLivesFromItsPostToItsDelete(t *testing.T) {
+	b := newBed(t)
+	w := b.do(request{method: "POST", path: "/1.0/storage-pools", body: `{"name":"local","driver":"dir","config":null,"description":"d"}`})
+	if w.Code != http.StatusCreated || w.Header().Get("Location") != "/1.0/storage-pools/local" {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	pool := get[api.StoragePool](b, "/1.0/storage-pools/local")
+	if pool.Status != "Created" || pool.Config["source"] != "/pools/local" || pool.Description != "d" || pool.UsedBy == nil || pool.Locations[0] != "none" {
+		t.Errorf("%+v", pool)
+	}
+	wantRefusal(t, b.do(request{method: "POST", path: "/1.0/storage-pools", body: `{"name":"local","driver":"dir"}`}), 409, api.Conflict, "already exists")
+	b.send("PATCH", "/1.0/storage-pools/local", `{"config":{"user.a":"1","rsync.compression":true}}`, 200)
+	pool = get[api.StoragePool](b, "/1.0/storage-pools/local")
+	if pool.Config["user.a"] != "1" || pool.Config["rsync.compression"] != "true" || pool.Config["source"] == "" || pool.Description != "d" {
+		t.Errorf("after PATCH: %+v", pool)
+	}
+	b.send("PUT", "/1.0/storage-pools/local", `{"config":{"source":"/pools/local"},"description":"e"}`, 200)
+	if pool := get[api.StoragePool](b, "/1.0/storage-pools/local"); pool.Config["user.a"] != "" || pool.Description != "e" {
+		t.Errorf("after PUT: %+v", pool)
+	}
+	wantRefusal(t, b.do(request{method: "PUT", path: "/1.0/storage-pools/local", body: `{"config":{"source":"/else"}}`}), 400, api.ConfigInvalid, "cannot be changed")
+	b.send("POST", "/1.0/profiles", `{"name":"p","devices":{"root":{"type":"disk","path":"/","pool":"local"}}}`, 201)
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/storage-pools/local"}), 400, api.InUse, "The storage pool is currently in use")
+	if used := get[api.StoragePool](b, "/1.0/storage-pools/local").UsedBy; len(used) != 1 || used[0] != "/1.0/profiles/p" {
+		t.Errorf("used by %v", used)
+	}
+	b.send("DELETE", "/1.0/profiles/p", "", 200)
+	b.send("DELETE", "/1.0/storage-pools/local", "", 200)
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/storage-pools/local"}), 404, api.NotFound, "Storage pool not found")
+}
+
+func TestBadEntitiesAreRefusedAndChangeNothing(t *testing.T) {
+	b := newBed(t)
+	for _, test := range []struct {
+		path, body string
+		status     int
+		reason     api.Reason
+		text       string
+	}{
+		{"storage-pools", `{"driver":"dir"}`, 400, api.BadRequest, "No name provided"},
+		{"storage-pools", `{"name":"a b","driver":"dir"}`, 400, api.NameInvalid, "Invalid storage pool name: "},
+		{"storage-pools", `{"name":"a"}`, 400, api.BadRequest, "No driver provided"},
+		{"storage-pools", `{"name":"a","driver":"zfs"}`, 400, api.DriverUnavailable, "zfs"},
+		{"storage-pools", `{"name":"a","driver":"dir","config":{"size":"1GiB"}}`, 400, api.ConfigInvalid, `Invalid option "size"`},
+		{"storage-pools", `{"name":"a","driver":"dir","config":{"rsync.compression":"maybe"}}`, 400, api.ConfigInvalid, `Invalid value for option "rsync.compression": `},
+		{"networks", `{"name":""}`, 400, api.BadRequest, "No name provided"},
+		{"networks", `{"name":"abcdefghijklmnop"}`, 400, api.NameInvalid, "Invalid network name: "},
+		{"networks", `{"name":"none"}`, 400, api.NameInvalid, "reserved"},
+		{"networks", `{"name":"br0","type":"ovn"}`, 400, api.DriverUnavailable, "OVN"},
+		{"networks", `{"name":"br0","config":{"ipv4.adress":"auto"}}`, 400, api.ConfigInvalid, `Invalid option "ipv4.adress"`},
+		{"networks", `{"name":"br0","config":{"ipv4.address":"10.0.0.0/24"}}`, 400, api.ConfigInvalid, "network's own address"},
+		{"profiles", `{"name":"x/y"}`, 400, api.NameInvalid, "Invalid profile name: "},
+		{"profiles", `{"name":"default"}`, 500, api.Conflict, `Error inserting "default" into database: The profile already exists`},
+		{"profiles", `{"name":"p","devices":{"eth0":{"type":"nice"}}}`, 400, api.BadRequest, `Invalid device type "nice"`},
+		{"profiles", `{"name":"p","devices":{"root":{"type":"disk","path":"/","pool":"no"}}}`, 400, api.BadRequest, `The storage pool "no" doesn't exist`},
+		{"profiles", `{"name":"p","config":{"volatile.a":"b"}}`, 400, api.ConfigInvalid, "Volatile keys can only be set on instances"},
+		{"projects", `{"name":"a_b"}`, 400, api.NameInvalid, "Project names may not contain underscores"},
+		{"projects", `{"name":"default"}`, 409, api.Conflict, "already exists"},
+		{"projects", `{"name":"p","config":{"features.images":"perhaps"}}`, 400, api.ConfigInvalid, "features.images"},
+	} {
+		wantRefusal(t, b.do(request{method: "POST", path: "/1.0/" + test.path, body: test.body}), test.status, test.reason, test.text)
+	}
+	if n := len(get[[]string](b, "/1.0/profiles")) + len(get[[]string](b, "/1.0/projects")) + len(get[[]string](b, "/1.0/storage-pools")); n != 2 {
+		t.Errorf("there are %d objects", n)
+	}
+}
+
+func TestChangesAreForTheETagThatTheirAuthorSaw(t *testing.T) {
+	b := newBed(t)
+	b.send("POST", "/1.0/storage-pools", `{"name":"local","driver":"dir"}`, 201)
+	b.send("POST", "/1.0/networks", `{"name":"br0"}`, 201)
+	for _, path := range []string{"/1.0/storage-pools/local", "/1.0/networks/br0", "/1.0/profiles/default", "/1.0/projects/default"} {
+		tag := b.do(request{method: "GET", path: path}).Header().Get("ETag")
+		change := request{method: "PATCH", path: path, body: `{"description":"new"}`, header: map[string]string{"If-Match": tag}}
+		if w := b.do(change); w.Code != 200 {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+		wantRefusal(t, b.do(change), 412, api.PreconditionFail, "ETag doesn't match: ")
+	}
+}
+
+func TestBridgeWithoutAddressesIsGivenThem(t *testing.T) {
+	b := newBed(t)
+	b.send("POST", "/1.0/networks?project=default", `{"config":{"ipv4.address":"auto","ipv6.address":"auto"},"name":"incusbr0","type":""}`, 201)
+	n := get[api.Network](b, "/1.0/networks/incusbr0")
+	if n.Type != "bridge" || !n.Managed || n.Config["ipv4.address"] != "10.1.2.1/24" || n.Config["ipv4.nat"] != "true" || n.Config["ipv6.address"] != "none" {
+		t.Errorf("%+v", n)
+	}
+	all := get[[]api.Network](b, "/1.0/networks?recursion=1")
+	if len(all) != 2 || all[0].Name != "eth0" || all[0].Managed || all[0].Status != "" || all[1].Name != "incusbr0" {
+		t.Errorf("%+v", all)
+	}
+	if one := get[api.Network](b, "/1.0/networks/eth0"); one.Type != "physical" {
+		t.Errorf("%+v", one)
+	}
+	b.send("PATCH", "/1.0/networks/incusbr0", `{"config":{"ipv4.address":"10.9.9.1/24"}}`, 200)
+	b.send("POST", "/1.0/networks/incusbr0", `{"name":"br1"}`, 201)
+	if n := get[api.Network](b, "/1.0/networks/br1"); n.Config["ipv4.address"] != "10.9.9.1/24" {
+		t.Errorf("%+v", n)
+	}
+	b.send("DELETE", "/1.0/networks/br1", "", 200)
+}
+
+func TestTwoStepsWithTheTextsOfTheProtocol(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	const pools = "/1.0/storage-pools"
+	wantRefusal(t, b.do(request{method: "POST", path: pools, body: `{"name":"local","driver":"dir"}`}), 500, api.BadRequest, "Pool not pending on any node (use --target <node> first)")
+	b.send("POST", pools+"?target=node1", `{"name":"local","driver":"dir","config":{"source":"/a"}}`, 201)
+	wantRefusal(t, b.do(request{method: "POST", path: pools + "?target=node1", body: `{"name":"local","driver":"dir"}`}), 400, api.BadRequest, `The storage pool already defined on member "node1"`)
+	wantRefusal(t, b.do(request{method: "POST", path: pools + "?target=node2", body: `{"name":"local","driver":"dir","config":{"user.a":"b"}}`}), 500, api.BadRequest, `Config key "user.a" may not be used as member-specific key`)
+	wantRefusal(t, b.do(request{method: "POST", path: pools + "?target=node2", body: `{"name":"local","driver":"dir","description":"d"}`}), 400, api.BadRequest, "The storage pool description cannot be set for a specific member")
+	wantRefusal(t, b.do(request{method: "POST", path: pools + "?target=node9", body: `{"name":"local","driver":"dir"}`}), 404, api.MemberNotFound, "Cluster member not found")
+	wantRefusal(t, b.do(request{method: "POST", path: pools, body: `{"name":"local","driver":"dir"}`}), 500, api.BadRequest, "Pool not defined on nodes: node2")
+	wantRefusal(t, b.do(request{method: "POST", path: pools, body: `{"name":"local","driver":"dir","config":{"source":"/a"}}`}), 500, api.BadRequest, `Config key "source" is cluster member specific`)
+	if p := get[api.StoragePool](b, pools+"/local?target=node1"); p.Status != "Pending" || p.Config["source"] != "/a" {
+		t.Errorf("%+v", p)
+	}
+	if p := get[api.StoragePool](b, pools+"/local"); p.Config["source"] != "" {
+		t.Errorf("%+v", p)
+	}
+	wantRefusal(t, b.do(request{method: "PUT", path: pools + "/local", body: `{"config":{"user.a":"b"}}`}), 400, api.BadRequest, "Cannot update storage pool global config when not in created state")
+	const networks = "/1.0/networks"
+	wantRefusal(t, b.do(request{method: "POST", path: networks, body: `{"name":"br0"}`}), 500, api.BadRequest, "Network not pending on any node (use --target <node> first)")
+	b.send("POST", networks+"?target=node1", `{"name":"br0"}`, 201)
+	wantRefusal(t, b.do(request{method: "POST", path: networks + "?target=node1", body: `{"name":"br0"}`}), 409, api.Conflict, `Network "br0" is already defined on member "node1"`)
+	wantRefusal(t, b.do(request{method: "POST", path: networks, body: `{"name":"br0"}`}), 500, api.BadRequest, "Network not defined on nodes: node2")
+}
+
+func TestProjectsKeepTheirProfilesApart(t *testing.T) {
+	b := newBed(t)
+	b.send("POST", "/1.0/projects", `{"name":"web"}`, 201)
+	b.send("POST", "/1.0/projects", `{"name":"shared","config":{"features.profiles":"false"}}`, 201)
+	b.send("POST", "/1.0/profiles?project=web", `{"name":"p"}`, 201)
+	for path, want := range map[string]string{
+		"/1.0/profiles?project=web":       "/1.0/profiles/default?project=web /1.0/profiles/p?project=web",
+		"/1.0/profiles":                   "/1.0/profiles/default",
+		"/1.0/profiles?project=shared":    "/1.0/profiles/default",
+		"/1.0/profiles?all-projects=true": "/1.0/profiles/default /1.0/profiles/default?project=web /1.0/profiles/p?project=web",
+	} {
+		if got := strings.Join(get[[]string](b, path), " "); got != want {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	if p := get[api.Profile](b, "/1.0/profiles/default?project=web"); p.Description != "Default Incus profile for project web" {
+		t.Errorf("%+v", p)
+	}
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/profiles?project=none"}), 404, api.NotFound, "Project not found")
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/projects/web"}), 400, api.InUse, "Only empty projects can be removed.")
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/projects/default"}), 403, api.BadRequest, "The 'default' project cannot be deleted")
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/profiles/default"}), 403, api.BadRequest, `The "default" profile cannot be deleted`)
+	b.send("DELETE", "/1.0/profiles/p?project=web", "", 200)
+	b.send("DELETE", "/1.0/projects/web", "", 200)
+}
+
+func TestVolumesLieOnTheMemberThatWasAsked(t *testing.T) {
+	b := newBed(t)
+	b.send("POST", "/1.0/storage-pools", `{"name":"local","driver":"dir","config":{"volume.security.shifted":"true"}}`, 201)
+	const volumes = "/1.0/storage-pools/local/volumes"
+	b.send("POST", volumes+"/custom", `{"name":"v1","config":{"user.a":"b"}}`, 201)
+	v := get[api.StorageVolume](b, volumes+"/custom/v1")
+	if v.Location != "none" || v.ContentType != "filesystem" || v.Type != "custom" || v.Config["security.shifted"] != "true" || v.Config["user.a"] != "b" {
+		t.Errorf("%+v", v)
+	}
+	wantRefusal(t, b.do(request{method: "POST", path: volumes, body: `{"name":"c","type":"container"}`}), 400, api.BadRequest, "not allowed")
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/storage-pools/local"}), 400, api.InUse, "in use")
+	b.send("POST", volumes+"/custom/v1", `{"name":"v2"}`, 201)
+	if list := get[[]string](b, volumes); len(list) != 1 || list[0] != volumes+"/custom/v2" {
+		t.Errorf("%v", list)
+	}
+	b.send("DELETE", volumes+"/custom/v2", "", 200)
+}

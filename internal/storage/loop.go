@@ -1,0 +1,133 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"incusd/api"
+)
+
+const (
+	mebibyte = 1 << 20
+	gibibyte = 1 << 30
+	// minLoop is the smallest loop file: below it no file system makes sense, in bytes.
+	minLoop = 128 * mebibyte
+	// loopOverhead is what a new file system writes at once, at most, in bytes.
+	loopOverhead = 64 * mebibyte
+)
+
+// checkLoop refuses a loop file that cannot be made.
+func (at place) checkLoop(p Pool) error {
+	if _, err := os.Lstat(at.loopFile(p)); err == nil {
+		return api.Errorf(api.Conflict, "The loop file '%s' is there already", at.loopFile(p)).WithHint("move it away, or choose another name for the pool")
+	}
+	size, err := at.loopSize(p)
+	if err != nil {
+		return err
+	}
+	if size < minLoop {
+		return api.Errorf(api.ConfigInvalid, "Invalid value for option %q: a loop file needs at least %d MiB", "size", minLoop/mebibyte)
+	}
+	left, err := free(at.dir)
+	if err != nil {
+		return err
+	}
+	if left < loopOverhead {
+		return fmt.Errorf("%d MiB are free at %s, a new file system takes %d MiB: %w", left/mebibyte, at.dir, loopOverhead/mebibyte, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// loopSize is the size of the pool's loop file in bytes: that of the key, else a fifth of what is
+// free, between 5 and 30 GiB.
+func (at place) loopSize(p Pool) (uint64, error) {
+	if text := p.Config["size"]; text != "" {
+		return ParseSize(text)
+	}
+	left, err := free(at.dir)
+	if err != nil {
+		return 0, err
+	}
+	return min(max(left/5/gibibyte, 5), 30) * gibibyte, nil
+}
+
+// createLoop makes the file; it takes space as it is written.
+func (at place) createLoop(p Pool) (size uint64, err error) {
+	if size, err = at.loopSize(p); err != nil {
+		return 0, err
+	}
+	if err := os.MkdirAll(filepath.Dir(at.loopFile(p)), 0o700); err != nil {
+		return 0, err
+	}
+	file, err := os.OpenFile(at.loopFile(p), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	return size, errors.Join(file.Truncate(int64(size)), file.Close())
+}
+
+func (at place) removeLoop(p Pool) error {
+	if err := os.Remove(at.loopFile(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// growLoop makes the file larger, and its loop device with it.
+func (at place) growLoop(ctx context.Context, run runner, p Pool, size uint64) (device string, err error) {
+	info, err := os.Stat(at.loopFile(p))
+	if err != nil {
+		return "", err
+	}
+	if uint64(info.Size()) > size {
+		return "", api.Errorf(api.ConfigInvalid, "Invalid value for option %q: the pool has %s and cannot shrink", "size", FormatSize(uint64(info.Size())))
+	}
+	if err := os.Truncate(at.loopFile(p), int64(size)); err != nil {
+		return "", err
+	}
+	if device, err = loopDevice(at.loopFile(p)); err != nil || device == "" {
+		return device, err
+	}
+	_, err = run(ctx, "losetup", "--set-capacity", device)
+	return device, err
+}
+
+// loopDevice finds the loop device that has a file; "" if none has.
+func loopDevice(file string) (string, error) {
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range backing {
+		if has, err := os.ReadFile(name); err == nil && string(has) == file+"\n" {
+			return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name))), nil
+		}
+	}
+	return "", nil
+}
+
+// detachLoop gives the loop device of the pool's file back.
+func (at place) detachLoop(ctx context.Context, run runner, p Pool) error {
+	device, err := loopDevice(at.loopFile(p))
+	if err != nil || device == "" {
+		return err
+	}
+	_, err = run(ctx, "losetup", "--detach", device)
+	return err
+}
+
+// attachLoop makes a block device of the pool's file, and returns its path.
+func (at place) attachLoop(ctx context.Context, run runner, p Pool) (string, error) {
+	if device, err := loopDevice(at.loopFile(p)); err != nil || device != "" {
+		return device, err
+	}
+	if _, err := run(ctx, "losetup", "--find", at.loopFile(p)); err != nil {
+		return "", err
+	}
+	return loopDevice(at.loopFile(p))
+}
