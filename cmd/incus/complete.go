@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"incusd/client"
 )
 
 // completionLimit bounds what the shell waits for after a press of the tab key.
@@ -34,6 +36,30 @@ func complete(position int, list lister) cobra.CompletionFunc {
 			return nil, noFiles
 		}
 		return slices.DeleteFunc(words, func(w string) bool { return !strings.HasPrefix(w, start) }), noFiles
+	}
+}
+
+// An argLister finds the words that may follow args; of the first of those the remote is taken off.
+type argLister func(ctx context.Context, c *client.Client, args []string) ([]string, error)
+
+// completeArgs offers for the first arguments the words of the first listers, and so on.
+func (a *app) completeArgs(listers ...argLister) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		at := len(args)
+		if at >= len(listers) || listers[at] == nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(at, func(ctx context.Context) ([]string, error) {
+			before := slices.Clone(args)
+			c := a.client()
+			if at > 0 {
+				var err error
+				if c, before[0], err = a.server(args[0]); err != nil {
+					return nil, err
+				}
+			}
+			return listers[at](ctx, c, before)
+		})(cmd, args, start)
 	}
 }
 

@@ -32,7 +32,10 @@ func (a *app) infoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info [<remote>:]",
 		Short: "Show what the server is and runs on",
-		Args:  argCount(0, 1),
+		Long: "Show what the server is and runs on.\n\nWith --resources, show what its machine is made of: processors, memory, disks, network cards.\n" +
+			"For programs, incus query /1.0/resources tells the same as JSON.",
+		Example: "  incus info\n  incus info --resources --target server2",
+		Args:    argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, rest, err := a.leadingRemote(args)
 			if err != nil {
@@ -50,7 +53,8 @@ func (a *app) infoCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return table.WriteYAML(a.stdout, found)
+				printResources(a.stdout, found)
+				return nil
 			}
 			server, _, err := c.Server(cmd.Context())
 			if err != nil {

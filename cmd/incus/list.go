@@ -28,6 +28,20 @@ func (l *listFlags) add(cmd *cobra.Command, columns string) {
 	mustComplete(cmd, "columns", cobra.NoFileCompletions)
 }
 
+// addProjects adds --all-projects to a list that has a column e, the project.
+func (l *listFlags) addProjects(cmd *cobra.Command, all *bool) {
+	cmd.Flags().BoolVar(all, "all-projects", false, "List those of all projects")
+}
+
+// withProject shows the project first, where objects of all projects are listed and the user has
+// not chosen columns.
+func (l listFlags) withProject(cmd *cobra.Command, all bool) listFlags {
+	if all && !cmd.Flags().Changed("columns") {
+		l.columns = "e" + l.columns
+	}
+	return l
+}
+
 // mustComplete registers the completion of a flag that cmd has for certain.
 func mustComplete(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {

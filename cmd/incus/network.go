@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,7 +17,10 @@ import (
 
 func (a *app) networks() *noun[api.Network, api.NetworkPut] {
 	return &noun[api.Network, api.NetworkPut]{
-		app: a, words: "network", argument: "<network>", targets: true, deleted: "Network %s deleted", renamed: "Network %s renamed to %s",
+		app: a, path: "network", words: "network", argument: "<network>", targets: true,
+		example: "incusbr0", pair: "ipv4.address=10.1.2.1/24",
+		sample:  "description: For the web servers\nconfig:\n  ipv4.address: 10.1.2.1/24\n  ipv4.nat: \"true\"\n",
+		deleted: "Network %s deleted", renamed: "Network %s renamed to %s",
 		get: func(ctx context.Context, c *client.Client, name string) (*api.Network, string, error) {
 			return c.Network(ctx, name)
 		},
@@ -29,15 +34,16 @@ func (a *app) networks() *noun[api.Network, api.NetworkPut] {
 		part:        func(n *api.Network) *api.NetworkPut { return &n.NetworkPut },
 		config:      func(n *api.NetworkPut) *api.ConfigMap { return &n.Config },
 		description: func(n *api.NetworkPut) *string { return &n.Description },
-		complete: a.completeNames(func(ctx context.Context, c *client.Client) ([]string, error) {
+		names: func(ctx context.Context, c *client.Client, _ []string) ([]string, error) {
 			networks, err := c.Networks(ctx, false)
 			return namesOf(networks, func(n api.Network) string { return n.Name }), err
-		}),
+		},
 	}
 }
 
 func (a *app) networkCommand() *cobra.Command {
-	cmds := append([]*cobra.Command{a.networkCreateCommand(), a.networkListCommand(), a.networkInfoCommand(), a.networkLeasesCommand()}, a.networks().common()...)
+	cmds := append([]*cobra.Command{a.networkCreateCommand(), a.networkListCommand(), a.networkInfoCommand(), a.networkLeasesCommand(),
+		a.networkAttachCommand(), a.networkDetachCommand()}, a.networks().common()...)
 	return parent("network", "Manage networks", cmds...)
 }
 
@@ -46,18 +52,19 @@ func (a *app) networkCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [<remote>:]<network> [<key>=<value>...]",
 		Short: "Create a network",
-		Long: "Create a network.\n\nIn a cluster of several members this takes two steps: once for each member with --target\n" +
-			"and the keys that are its own, such as parent, and then once without --target.\n" +
-			"Where a member could not make it, the last command again lets it try again.",
+		Long:  "Create a network." + fmt.Sprintf(twoSteps, "parent"),
 		Example: "  incus network create incusbr0 ipv4.address=10.1.2.1/24\n\n" +
-			"  incus network create uplink --type physical parent=eth1 --target server1",
-		Args: argCount(1, -1),
+			"  incus network create uplink --type physical parent=eth1 --target server1\n" +
+			"  incus network create uplink --type physical parent=eth0 --target server2\n" +
+			"  incus network create uplink --type physical",
+		Args:              argCount(1, -1),
+		ValidArgsFunction: a.completeArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.server(args[0])
 			if err != nil {
 				return err
 			}
-			put, err := newObject(a, args[1:], description, func(p *api.NetworkPut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
+			put, err := a.networks().fresh(args[1:], description)
 			if err != nil {
 				return err
 			}
@@ -67,16 +74,13 @@ func (a *app) networkCreateCommand() *cobra.Command {
 			if err := c.CreateNetwork(cmd.Context(), api.NetworksPost{NetworkPut: put, Name: name, Type: kind}); err != nil {
 				return err
 			}
-			if target != "" {
-				a.say("Network %s pending on member %s", name, target)
-			} else {
-				a.say("Network %s created", name)
-			}
+			a.sayMade("Network", name, target)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&description, "description", "", "Describe the network as `TEXT`")
-	cmd.Flags().StringVarP(&kind, "type", "t", "", "Make a network of this `TYPE`: bridge (if none is given), macvlan, physical, sriov")
+	a.networks().describe(cmd, &description)
+	cmd.Flags().StringVarP(&kind, "type", "t", "", "Make a network of this `TYPE`: bridge (if none is given), macvlan, physical or sriov")
+	mustComplete(cmd, "type", cobra.FixedCompletions([]string{"bridge", "macvlan", "physical", "sriov"}, cobra.ShellCompDirectiveNoFileComp))
 	a.targetFlag(cmd, &target)
 	return cmd
 }
@@ -100,13 +104,16 @@ func (a *app) networkListCommand() *cobra.Command {
 	var all bool
 	var target string
 	cmd := &cobra.Command{
-		Use: "list [<remote>:]", Aliases: []string{"ls"}, Short: "List the networks, and the interfaces of a member",
-		Long: "List the networks, and the interfaces of a member.\n\n" + columnHelp(networkColumns(table.Format{})), Args: argCount(0, 1),
+		Use:     "list [<remote>:]",
+		Aliases: []string{"ls"},
+		Short:   "List the networks, and the interfaces of a member",
+		Long: "List the networks, and the interfaces of the member that answers or that --target names.\n\n" +
+			"The state is ERRORED if one of the members could not make the network; \"incus network show\" says why.\n\n" +
+			columnHelp(networkColumns(table.Format{})),
+		Example: "  incus network list\n  incus network list --all-projects\n  incus network list -c ns -f csv --target server2",
+		Args:    argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if all && !strings.Contains(flags.columns, "e") {
-				flags.columns = "e" + flags.columns
-			}
-			list, err := newListing(flags, networkColumns)
+			list, err := newListing(flags.withProject(cmd, all), networkColumns)
 			if err != nil {
 				return err
 			}
@@ -125,25 +132,43 @@ func (a *app) networkListCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd, "ntm46dus")
-	cmd.Flags().BoolVar(&all, "all-projects", false, "List those of all projects")
+	flags.addProjects(cmd, &all)
 	a.targetFlag(cmd, &target)
 	return cmd
 }
 
 func (a *app) networkInfoCommand() *cobra.Command {
-	return a.networks().command("info [<remote>:]<network>", "Show what a network or interface is doing", 1, 1,
+	cmd := a.networks().onMember("info [<remote>:]<network>", "Show what a network or interface is doing", 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			state, err := c.NetworkState(ctx, name)
+			network, _, err := c.Network(ctx, name)
 			if err != nil {
 				return err
 			}
-			a.printNetworkState(name, state)
+			trouble := network.Message != "" || network.Managed && network.Status != api.EntityCreated
+			state, err := c.NetworkState(ctx, name)
+			if err != nil && !trouble {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "Name: %s\n", name)
+			if trouble {
+				fmt.Fprintf(a.stdout, "Status: %s\n", network.Status)
+			}
+			if network.Message != "" {
+				fmt.Fprintf(a.stdout, "Message: %s\n", network.Message)
+			}
+			if err != nil { // what could not be made does nothing
+				return err
+			}
+			a.printNetworkState(state)
 			return nil
 		})
+	cmd.Long = cmd.Short + " on the member that answers, or on the one that --target names."
+	cmd.Example = "  incus network info incusbr0\n  incus network info eth0 --target server2"
+	return cmd
 }
 
-func (a *app) printNetworkState(name string, s *api.NetworkState) {
-	fmt.Fprintf(a.stdout, "Name: %s\nMAC address: %s\nMTU: %d\nState: %s\nType: %s\n", name, s.Hwaddr, s.MTU, s.State, s.Type)
+func (a *app) printNetworkState(s *api.NetworkState) {
+	fmt.Fprintf(a.stdout, "MAC address: %s\nMTU: %d\nState: %s\nType: %s\n", s.Hwaddr, s.MTU, s.State, s.Type)
 	if len(s.Addresses) > 0 {
 		fmt.Fprintln(a.stdout, "\nIP addresses:")
 		for _, addr := range s.Addresses {
@@ -183,5 +208,96 @@ func (a *app) networkLeasesCommand() *cobra.Command {
 			return list.print(a, leases)
 		})
 	flags.add(cmd, "hmitL")
+	cmd.Long = cmd.Short + ", on all members.\n\n" + columnHelp(leaseColumns(table.Format{}))
+	cmd.Example = "  incus network list-leases incusbr0"
 	return cmd
+}
+
+func (a *app) networkAttachCommand() *cobra.Command {
+	cmd := a.networks().command("attach-profile [<remote>:]<network> <profile> [<device>] [<interface>]", "Attach a network to a profile", 2, 4,
+		func(ctx context.Context, c *client.Client, name string, args []string) error {
+			profile, device, wanted := args[0], name, api.ConfigMap{}
+			if len(args) > 1 {
+				device = args[1]
+			}
+			if len(args) > 2 {
+				wanted["name"] = args[2]
+			}
+			network, _, err := c.Network(ctx, name)
+			if err != nil {
+				return err
+			}
+			maps.Copy(wanted, nicOn(network))
+			if err := addDevice(ctx, c, profile, device, wanted); err != nil {
+				return err
+			}
+			a.say("Device %s added to %s", device, profile)
+			return nil
+		})
+	cmd.Long = "Attach a network to a profile, as a device that is called <device>, or like the network.\n\n" +
+		"<interface> is what the interface is called in the instance."
+	cmd.Example = "  incus network attach-profile incusbr0 default eth0 eth0"
+	cmd.ValidArgsFunction = a.completeArgs(a.networks().names, a.profiles().names)
+	return cmd
+}
+
+// nicOn is the device that attaches to a network. An interface that is not managed has no
+// network to name, only itself.
+func nicOn(n *api.Network) api.ConfigMap {
+	switch {
+	case n.Managed:
+		return api.ConfigMap{"type": "nic", "network": n.Name}
+	case n.Type == "bridge":
+		return api.ConfigMap{"type": "nic", "nictype": "bridged", "parent": n.Name}
+	}
+	return api.ConfigMap{"type": "nic", "nictype": "macvlan", "parent": n.Name}
+}
+
+func (a *app) networkDetachCommand() *cobra.Command {
+	cmd := a.networks().command("detach-profile [<remote>:]<network> <profile> [<device>]", "Detach a network from a profile", 2, 3,
+		func(ctx context.Context, c *client.Client, name string, args []string) error {
+			profile, device := args[0], ""
+			err := changeDevices(ctx, c, profile, func(devices map[string]api.ConfigMap) error {
+				var err error
+				if device, err = attached(devices, name, args[1:]); err == nil {
+					delete(devices, device)
+				}
+				return err
+			})
+			if err == nil {
+				a.say("Device %s removed from %s", device, profile)
+			}
+			return err
+		})
+	cmd.Example = "  incus network detach-profile incusbr0 default\n  incus network detach-profile incusbr0 default eth0"
+	cmd.ValidArgsFunction = a.completeArgs(a.networks().names, a.profiles().names)
+	return cmd
+}
+
+// attached finds the device that attaches to a network: the one that named names, or else the
+// only one.
+func attached(devices map[string]api.ConfigMap, network string, named []string) (string, error) {
+	on := func(device string) bool {
+		d := devices[device]
+		return d["type"] == "nic" && (d["network"] == network || d["parent"] == network)
+	}
+	if len(named) > 0 {
+		device := named[0]
+		switch _, ok := devices[device]; {
+		case !ok:
+			return "", noDevice(device)
+		case !on(device):
+			return "", api.Errorf(api.BadRequest, "Device %q is not on network %q", device, network)
+		}
+		return device, nil
+	}
+	found := slices.DeleteFunc(slices.Sorted(maps.Keys(devices)), func(device string) bool { return !on(device) })
+	switch len(found) {
+	case 0:
+		return "", api.Errorf(api.NotFound, "No device found for network %q", network).WithHint("see incus profile device show")
+	case 1:
+		return found[0], nil
+	}
+	return "", api.Errorf(api.BadRequest, "More than one device is on network %q: %s", network, strings.Join(found, ", ")).
+		WithHint("name one of them as the last argument")
 }

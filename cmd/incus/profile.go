@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"maps"
-	"slices"
+	"errors"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +14,11 @@ import (
 
 func (a *app) profiles() *noun[api.Profile, api.ProfilePut] {
 	return &noun[api.Profile, api.ProfilePut]{
-		app: a, words: "profile", argument: "<profile>", deleted: "Profile %s deleted", renamed: "Profile %s renamed to %s",
+		app: a, path: "profile", words: "profile", argument: "<profile>",
+		example: "web", pair: "user.owner=jane",
+		sample: "description: For the web servers\nconfig:\n  user.owner: jane\ndevices:\n" +
+			"  eth0:\n    type: nic\n    network: incusbr0\n",
+		deleted: "Profile %s deleted", renamed: "Profile %s renamed to %s",
 		get: func(ctx context.Context, c *client.Client, name string) (*api.Profile, string, error) {
 			return c.Profile(ctx, name)
 		},
@@ -31,10 +32,10 @@ func (a *app) profiles() *noun[api.Profile, api.ProfilePut] {
 		part:        func(p *api.Profile) *api.ProfilePut { return &p.ProfilePut },
 		config:      func(p *api.ProfilePut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.ProfilePut) *string { return &p.Description },
-		complete: a.completeNames(func(ctx context.Context, c *client.Client) ([]string, error) {
+		names: func(ctx context.Context, c *client.Client, _ []string) ([]string, error) {
 			profiles, err := c.Profiles(ctx, false)
 			return namesOf(profiles, func(p api.Profile) string { return p.Name }), err
-		}),
+		},
 	}
 }
 
@@ -46,13 +47,19 @@ func (a *app) profileCommand() *cobra.Command {
 func (a *app) profileCreateCommand() *cobra.Command {
 	var description string
 	cmd := &cobra.Command{
-		Use: "create [<remote>:]<profile>", Short: "Create a profile, from YAML on stdin if that is no terminal", Args: argCount(1, 1),
+		Use:   "create [<remote>:]<profile>",
+		Short: "Create a profile",
+		Long: "Create a profile.\n\nWhen stdin is no terminal, its description, configuration and devices are read from\n" +
+			"there as YAML.",
+		Example:           "  incus profile create web --description \"For the web servers\"\n  incus profile create web < web.yaml",
+		Args:              argCount(1, 1),
+		ValidArgsFunction: a.completeArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.server(args[0])
 			if err != nil {
 				return err
 			}
-			put, err := newObject(a, nil, description, func(p *api.ProfilePut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
+			put, err := a.profiles().fresh(nil, description)
 			if err != nil {
 				return err
 			}
@@ -63,24 +70,43 @@ func (a *app) profileCreateCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&description, "description", "", "Describe the profile as `TEXT`")
+	a.profiles().describe(cmd, &description)
 	return cmd
 }
 
 func (a *app) profileCopyCommand() *cobra.Command {
-	cmd := a.profiles().command("copy [<remote>:]<profile> <new-name>", "Copy a profile", 2, 2,
+	var refresh bool
+	var project string
+	cmd := a.profiles().command("copy [<remote>:]<profile> [<remote>:]<new-name>", "Copy a profile", 2, 2,
 		func(ctx context.Context, c *client.Client, name string, args []string) error {
+			to, newName, err := a.server(args[0])
+			if err != nil {
+				return err
+			}
+			if project != "" {
+				to = to.WithProject(project)
+			}
 			profile, _, err := c.Profile(ctx, name)
 			if err != nil {
 				return err
 			}
-			if err := c.CreateProfile(ctx, api.ProfilesPost{ProfilePut: profile.ProfilePut, Name: args[0]}); err != nil {
+			if refresh {
+				err := to.UpdateProfile(ctx, newName, profile.ProfilePut, "")
+				if !errors.Is(err, api.NotFound) {
+					return err
+				}
+			}
+			if err := to.CreateProfile(ctx, api.ProfilesPost{ProfilePut: profile.ProfilePut, Name: newName}); err != nil {
 				return err
 			}
-			a.say("Profile %s created", args[0])
+			a.say("Profile %s created", newName)
 			return nil
 		})
 	cmd.Aliases = []string{"cp"}
+	cmd.Example = "  incus profile copy default web\n  incus profile copy default default --target-project shop --refresh"
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "Overwrite the profile if it is there already")
+	cmd.Flags().StringVar(&project, "target-project", "", "Copy to the project called `NAME`")
+	mustComplete(cmd, "target-project", complete(anywhere, func(ctx context.Context) ([]string, error) { return projectNames(ctx, a.client(), nil) }))
 	return cmd
 }
 
@@ -97,13 +123,14 @@ func (a *app) profileListCommand() *cobra.Command {
 	var flags listFlags
 	var all bool
 	cmd := &cobra.Command{
-		Use: "list [<remote>:]", Aliases: []string{"ls"}, Short: "List the profiles",
-		Long: "List the profiles.\n\n" + columnHelp(profileColumns(table.Format{})), Args: argCount(0, 1),
+		Use:     "list [<remote>:]",
+		Aliases: []string{"ls"},
+		Short:   "List the profiles",
+		Long:    "List the profiles.\n\n" + columnHelp(profileColumns(table.Format{})),
+		Example: "  incus profile list\n  incus profile list --all-projects -f csv",
+		Args:    argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if all && !strings.Contains(flags.columns, "e") {
-				flags.columns = "e" + flags.columns
-			}
-			list, err := newListing(flags, profileColumns)
+			list, err := newListing(flags.withProject(cmd, all), profileColumns)
 			if err != nil {
 				return err
 			}
@@ -119,154 +146,6 @@ func (a *app) profileListCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd, "ndu")
-	cmd.Flags().BoolVar(&all, "all-projects", false, "List those of all projects")
-	return cmd
-}
-
-// deviceCommand has the commands on the devices of a profile.
-func (a *app) deviceCommand() *cobra.Command {
-	return parent("device", "Manage the devices of a profile",
-		a.deviceAddCommand(), a.deviceListCommand(), a.deviceShowCommand(), a.deviceGetCommand(), a.deviceSetCommand(), a.deviceUnsetCommand(), a.deviceRemoveCommand())
-}
-
-// changeDevices changes the devices of a profile as it is.
-func changeDevices(ctx context.Context, c *client.Client, name string, change func(map[string]api.ConfigMap) error) error {
-	return retryStale(func() error {
-		profile, etag, err := c.Profile(ctx, name)
-		if err != nil {
-			return err
-		}
-		if profile.Devices == nil {
-			profile.Devices = map[string]api.ConfigMap{}
-		}
-		if err := change(profile.Devices); err != nil {
-			return err
-		}
-		return c.UpdateProfile(ctx, name, profile.ProfilePut, etag)
-	})
-}
-
-func noDevice(name string) error {
-	return api.Errorf(api.NotFound, "Device doesn't exist: %s", name).WithHint("see incus profile device list")
-}
-
-func (a *app) deviceAddCommand() *cobra.Command {
-	return a.profiles().command("add [<remote>:]<profile> <device> <type> [<key>=<value>...]", "Add a device to a profile", 3, -1,
-		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			values, err := a.pairs(args[2:])
-			if err != nil {
-				return err
-			}
-			err = changeDevices(ctx, c, name, func(devices map[string]api.ConfigMap) error {
-				if _, ok := devices[args[0]]; ok {
-					return api.Errorf(api.Conflict, "The device already exists")
-				}
-				device := api.ConfigMap{"type": args[1]}
-				maps.Copy(device, values)
-				devices[args[0]] = device
-				return nil
-			})
-			if err == nil {
-				a.say("Device %s added to %s", args[0], name)
-			}
-			return err
-		})
-}
-
-func (a *app) deviceListCommand() *cobra.Command {
-	return a.profiles().command("list [<remote>:]<profile>", "List the devices of a profile", 1, 1,
-		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			profile, _, err := c.Profile(ctx, name)
-			if err != nil {
-				return err
-			}
-			for _, device := range slices.Sorted(maps.Keys(profile.Devices)) {
-				fmt.Fprintln(a.stdout, device)
-			}
-			return nil
-		})
-}
-
-func (a *app) deviceShowCommand() *cobra.Command {
-	return a.profiles().command("show [<remote>:]<profile>", "Show the devices of a profile", 1, 1,
-		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			profile, _, err := c.Profile(ctx, name)
-			if err != nil {
-				return err
-			}
-			return table.WriteYAML(a.stdout, profile.Devices)
-		})
-}
-
-func (a *app) deviceGetCommand() *cobra.Command {
-	return a.profiles().command("get [<remote>:]<profile> <device> <key>", "Print a key of a device", 3, 3,
-		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			profile, _, err := c.Profile(ctx, name)
-			if err != nil {
-				return err
-			}
-			device, ok := profile.Devices[args[0]]
-			if !ok {
-				return noDevice(args[0])
-			}
-			fmt.Fprintln(a.stdout, device[args[1]])
-			return nil
-		})
-}
-
-func (a *app) deviceSetCommand() *cobra.Command {
-	return a.profiles().command("set [<remote>:]<profile> <device> <key>=<value>...", "Set keys of a device", 3, -1,
-		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			values, err := a.keyValues(args[1:])
-			if err != nil {
-				return err
-			}
-			return changeDevices(ctx, c, name, func(devices map[string]api.ConfigMap) error { return setDevice(devices, args[0], values) })
-		})
-}
-
-func (a *app) deviceUnsetCommand() *cobra.Command {
-	return a.profiles().command("unset [<remote>:]<profile> <device> <key>", "Unset a key of a device", 3, 3,
-		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			return changeDevices(ctx, c, name, func(devices map[string]api.ConfigMap) error {
-				return setDevice(devices, args[0], map[string]string{args[1]: ""})
-			})
-		})
-}
-
-// setDevice sets keys of a device, or unsets those without a value.
-func setDevice(devices map[string]api.ConfigMap, name string, values map[string]string) error {
-	device, ok := devices[name]
-	if !ok {
-		return noDevice(name)
-	}
-	for key, value := range values {
-		if value == "" {
-			delete(device, key)
-		} else {
-			device[key] = value
-		}
-	}
-	return nil
-}
-
-func (a *app) deviceRemoveCommand() *cobra.Command {
-	cmd := a.profiles().command("remove [<remote>:]<profile> <device>...", "Remove devices from a profile", 2, -1,
-		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			err := changeDevices(ctx, c, name, func(devices map[string]api.ConfigMap) error {
-				for _, device := range args {
-					if _, ok := devices[device]; !ok {
-						return noDevice(device)
-					}
-					delete(devices, device)
-				}
-				return nil
-			})
-			if err == nil {
-				a.say("Device %s removed from %s", strings.Join(args, ", "), name)
-			}
-			return err
-		})
-	cmd.Aliases = []string{"rm"}
+	flags.addProjects(cmd, &all)
 	return cmd
 }

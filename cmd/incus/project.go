@@ -17,7 +17,10 @@ import (
 
 func (a *app) projects() *noun[api.Project, api.ProjectPut] {
 	return &noun[api.Project, api.ProjectPut]{
-		app: a, words: "project", argument: "<project>", deleted: "Project %s deleted", renamed: "Project %s renamed to %s",
+		app: a, path: "project", words: "project", argument: "<project>",
+		example: "shop", pair: "features.networks=true",
+		sample:  "description: The web shop\nconfig:\n  features.profiles: \"false\"\n",
+		deleted: "Project %s deleted", renamed: "Project %s renamed to %s",
 		get: func(ctx context.Context, c *client.Client, name string) (*api.Project, string, error) {
 			return c.Project(ctx, name)
 		},
@@ -31,11 +34,13 @@ func (a *app) projects() *noun[api.Project, api.ProjectPut] {
 		part:        func(p *api.Project) *api.ProjectPut { return &p.ProjectPut },
 		config:      func(p *api.ProjectPut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.ProjectPut) *string { return &p.Description },
-		complete: a.completeNames(func(ctx context.Context, c *client.Client) ([]string, error) {
-			projects, err := c.Projects(ctx)
-			return namesOf(projects, func(p api.Project) string { return p.Name }), err
-		}),
+		names:       projectNames,
 	}
+}
+
+func projectNames(ctx context.Context, c *client.Client, _ []string) ([]string, error) {
+	projects, err := c.Projects(ctx)
+	return namesOf(projects, func(p api.Project) string { return p.Name }), err
 }
 
 func (a *app) projectCommand() *cobra.Command {
@@ -47,13 +52,22 @@ func (a *app) projectCreateCommand() *cobra.Command {
 	var description string
 	var config []string
 	cmd := &cobra.Command{
-		Use: "create [<remote>:]<project>", Short: "Create a project, from YAML on stdin if that is no terminal", Args: argCount(1, 1),
+		Use:   "create [<remote>:]<project>",
+		Short: "Create a project",
+		Long: "Create a project.\n\nIt has profiles, images and storage volumes of its own, and shares the networks of the default\n" +
+			"project, unless its features.* keys say otherwise.\n\n" +
+			"When stdin is no terminal, description and configuration are read from there as YAML.",
+		Example: "  incus project create shop --description \"The web shop\"\n" +
+			"  incus project create shop -c features.networks=true -c features.profiles=false\n" +
+			"  incus project create shop < shop.yaml",
+		Args:              argCount(1, 1),
+		ValidArgsFunction: a.completeArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.server(args[0])
 			if err != nil {
 				return err
 			}
-			put, err := newObject(a, config, description, func(p *api.ProjectPut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
+			put, err := a.projects().fresh(config, description)
 			if err != nil {
 				return err
 			}
@@ -64,7 +78,7 @@ func (a *app) projectCreateCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&description, "description", "", "Describe the project as `TEXT`")
+	a.projects().describe(cmd, &description)
 	cmd.Flags().StringArrayVarP(&config, "config", "c", nil, "Set a `KEY=VALUE`; may be given several times")
 	return cmd
 }
@@ -97,8 +111,13 @@ func projectColumns(current string) func(table.Format) []column[api.Project] {
 func (a *app) projectListCommand() *cobra.Command {
 	var flags listFlags
 	cmd := &cobra.Command{
-		Use: "list [<remote>:]", Aliases: []string{"ls"}, Short: "List the projects",
-		Long: "List the projects.\n\n" + columnHelp(projectColumns("")(table.Format{})), Args: argCount(0, 1),
+		Use:     "list [<remote>:]",
+		Aliases: []string{"ls"},
+		Short:   "List the projects",
+		Long: "List the projects.\n\nThe one that --project or INCUS_PROJECT names, or else the default one, is marked as current.\n\n" +
+			columnHelp(projectColumns("")(table.Format{})),
+		Example: "  incus project list\n  incus project list -c nu -f csv",
+		Args:    argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := newListing(flags, projectColumns(cmp.Or(a.project, api.DefaultProject)))
 			if err != nil {
@@ -119,11 +138,19 @@ func (a *app) projectListCommand() *cobra.Command {
 	return cmd
 }
 
-// projectUse is one line of "incus project info".
+// projectUse is one line of "incus project info". Limit is -1 where there is none.
 type projectUse struct {
 	Resource string `json:"resource" yaml:"resource"`
 	Limit    int64  `json:"limit" yaml:"limit"`
 	Usage    int64  `json:"usage" yaml:"usage"`
+}
+
+// amount writes an amount of the resource: of some, bytes are counted.
+func (u projectUse) amount(n int64) string {
+	if n >= 0 && (u.Resource == "disk" || u.Resource == "memory") {
+		return formatSize(uint64(n))
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func projectUseColumns(table.Format) []column[projectUse] {
@@ -133,9 +160,9 @@ func projectUseColumns(table.Format) []column[projectUse] {
 			if u.Limit < 0 {
 				return "UNLIMITED"
 			}
-			return strconv.FormatInt(u.Limit, 10)
+			return u.amount(u.Limit)
 		}},
-		{'u', "USAGE", func(u projectUse) string { return strconv.FormatInt(u.Usage, 10) }},
+		{'u', "USAGE", func(u projectUse) string { return u.amount(u.Usage) }},
 	}
 }
 
@@ -151,12 +178,14 @@ func (a *app) projectInfoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var uses []projectUse
+			uses := []projectUse{}
 			for _, resource := range slices.Sorted(maps.Keys(state.Resources)) {
 				uses = append(uses, projectUse{resource, state.Resources[resource].Limit, state.Resources[resource].Usage})
 			}
 			return list.print(a, uses)
 		})
 	flags.add(cmd, "rlu")
+	cmd.Long = cmd.Short + ".\n\n" + columnHelp(projectUseColumns(table.Format{}))
+	cmd.Example = "  incus project info default"
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,7 +16,10 @@ import (
 
 func (a *app) pools() *noun[api.StoragePool, api.StoragePoolPut] {
 	return &noun[api.StoragePool, api.StoragePoolPut]{
-		app: a, words: "storage pool", argument: "<pool>", targets: true, deleted: "Storage pool %s deleted",
+		app: a, path: "storage", words: "storage pool", argument: "<pool>", targets: true,
+		example: "local", pair: "size=30GiB",
+		sample:  "description: The fast disks\nconfig:\n  size: 30GiB\n",
+		deleted: "Storage pool %s deleted",
 		get: func(ctx context.Context, c *client.Client, name string) (*api.StoragePool, string, error) {
 			return c.StoragePool(ctx, name)
 		},
@@ -26,15 +30,16 @@ func (a *app) pools() *noun[api.StoragePool, api.StoragePoolPut] {
 		part:        func(p *api.StoragePool) *api.StoragePoolPut { return &p.StoragePoolPut },
 		config:      func(p *api.StoragePoolPut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.StoragePoolPut) *string { return &p.Description },
-		complete:    a.completePools(),
+		measure: func(ctx context.Context, c *client.Client, name string) (any, error) {
+			return c.StoragePoolResources(ctx, name)
+		},
+		names: poolNames,
 	}
 }
 
-func (a *app) completePools() cobra.CompletionFunc {
-	return a.completeNames(func(ctx context.Context, c *client.Client) ([]string, error) {
-		pools, err := c.StoragePools(ctx)
-		return namesOf(pools, func(p api.StoragePool) string { return p.Name }), err
-	})
+func poolNames(ctx context.Context, c *client.Client, _ []string) ([]string, error) {
+	pools, err := c.StoragePools(ctx)
+	return namesOf(pools, func(p api.StoragePool) string { return p.Name }), err
 }
 
 func (a *app) storageCommand() *cobra.Command {
@@ -42,25 +47,30 @@ func (a *app) storageCommand() *cobra.Command {
 	return parent("storage", "Manage storage pools and volumes", cmds...)
 }
 
+// twoSteps is the part of a help text on making what members have parts of.
+const twoSteps = "\n\nIn a cluster of several members this takes two steps: once for each member with --target\n" +
+	"and the keys that are its own, such as %s, and then once without --target.\n" +
+	"Where a member could not make it, the last command again, without keys, lets it try again.\n\n" +
+	"When stdin is no terminal, description and configuration are read from there as YAML."
+
 func (a *app) storageCreateCommand() *cobra.Command {
 	var target, description string
 	cmd := &cobra.Command{
 		Use:   "create [<remote>:]<pool> <driver> [<key>=<value>...]",
 		Short: "Create a storage pool",
-		Long: "Create a storage pool.\n\nIn a cluster of several members this takes two steps: once for each member with --target\n" +
-			"and the keys that are its own, such as source and size, and then once without --target.\n" +
-			"Where a member could not make it, the last command again lets it try again.",
+		Long:  "Create a storage pool." + fmt.Sprintf(twoSteps, "source and size"),
 		Example: "  incus storage create local btrfs size=20GiB\n\n" +
 			"  incus storage create local dir source=/srv/a --target server1\n" +
 			"  incus storage create local dir source=/srv/b --target server2\n" +
 			"  incus storage create local dir",
-		Args: argCount(2, -1),
+		Args:              argCount(2, -1),
+		ValidArgsFunction: a.completeArgs(nil, driverNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, name, err := a.server(args[0])
 			if err != nil {
 				return err
 			}
-			put, err := newObject(a, args[2:], description, func(p *api.StoragePoolPut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
+			put, err := a.pools().fresh(args[2:], description)
 			if err != nil {
 				return err
 			}
@@ -70,17 +80,31 @@ func (a *app) storageCreateCommand() *cobra.Command {
 			if err := c.CreateStoragePool(cmd.Context(), api.StoragePoolsPost{StoragePoolPut: put, Name: name, Driver: args[1]}); err != nil {
 				return err
 			}
-			if target != "" {
-				a.say("Storage pool %s pending on member %s", name, target)
-			} else {
-				a.say("Storage pool %s created", name)
-			}
+			a.sayMade("Storage pool", name, target)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&description, "description", "", "Describe the pool as `TEXT`")
+	a.pools().describe(cmd, &description)
 	a.targetFlag(cmd, &target)
 	return cmd
+}
+
+// sayMade confirms one of the two steps in which members' parts are made.
+func (a *app) sayMade(what, name, target string) {
+	if target != "" {
+		a.say("%s %s pending on member %s", what, name, target)
+	} else {
+		a.say("%s %s created", what, name)
+	}
+}
+
+// driverNames are the storage drivers that work on the server.
+func driverNames(ctx context.Context, c *client.Client, _ []string) ([]string, error) {
+	server, _, err := c.Server(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return namesOf(server.Environment.StorageSupportedDrivers, func(d api.StorageDriverInfo) string { return d.Name }), nil
 }
 
 func poolColumns(table.Format) []column[api.StoragePool] {
@@ -97,8 +121,13 @@ func poolColumns(table.Format) []column[api.StoragePool] {
 func (a *app) storageListCommand() *cobra.Command {
 	var flags listFlags
 	cmd := &cobra.Command{
-		Use: "list [<remote>:]", Aliases: []string{"ls"}, Short: "List the storage pools",
-		Long: "List the storage pools.\n\n" + columnHelp(poolColumns(table.Format{})), Args: argCount(0, 1),
+		Use:     "list [<remote>:]",
+		Aliases: []string{"ls"},
+		Short:   "List the storage pools",
+		Long: "List the storage pools.\n\nThe state is ERRORED if one of the members could not make the pool; \"incus storage show\" says why.\n\n" +
+			columnHelp(poolColumns(table.Format{})),
+		Example: "  incus storage list\n  incus storage list -c nDs -f csv",
+		Args:    argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := newListing(flags, poolColumns)
 			if err != nil {
@@ -121,43 +150,62 @@ func (a *app) storageListCommand() *cobra.Command {
 
 // poolInfo is a pool as "incus storage info" prints it.
 type poolInfo struct {
-	Info struct {
-		Description string `yaml:"description"`
-		Driver      string `yaml:"driver"`
-		Name        string `yaml:"name"`
-		Status      string `yaml:"status"`
-		Message     string `yaml:"message,omitempty"`
-		SpaceUsed   string `yaml:"space used"`
-		TotalSpace  string `yaml:"total space"`
-	} `yaml:"info"`
+	Info   poolFacts           `yaml:"info"`
 	UsedBy map[string][]string `yaml:"used by"`
+}
+
+// poolFacts has what is measured only if it could be; some file systems have no inodes to count.
+type poolFacts struct {
+	Description string `yaml:"description"`
+	Driver      string `yaml:"driver"`
+	InodesUsed  string `yaml:"inodes used,omitempty"`
+	Message     string `yaml:"message,omitempty"`
+	Name        string `yaml:"name"`
+	SpaceUsed   string `yaml:"space used,omitempty"`
+	Status      string `yaml:"status"`
+	TotalInodes string `yaml:"total inodes,omitempty"`
+	TotalSpace  string `yaml:"total space,omitempty"`
 }
 
 func (a *app) storageInfoCommand() *cobra.Command {
 	var bytes bool
-	cmd := a.pools().command("info [<remote>:]<pool>", "Show how full a storage pool is", 1, 1,
+	cmd := a.pools().onMember("info [<remote>:]<pool>", "Show how full a storage pool is, and what uses it", 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
 			pool, _, err := c.StoragePool(ctx, name)
 			if err != nil {
 				return err
 			}
+			info := poolInfo{
+				Info:   poolFacts{Description: pool.Description, Driver: pool.Driver, Name: pool.Name, Status: pool.Status, Message: pool.Message},
+				UsedBy: byCollection(pool.UsedBy),
+			}
 			space, err := c.StoragePoolResources(ctx, name)
-			if err != nil {
+			switch {
+			case err == nil:
+				info.Info.measured(space, bytes)
+			case pool.Status == api.EntityCreated && pool.Message == "":
 				return err
 			}
-			size := formatSize
-			if bytes {
-				size = func(n uint64) string { return strconv.FormatUint(n, 10) }
-			}
-			var info poolInfo
-			info.Info.Description, info.Info.Driver, info.Info.Name = pool.Description, pool.Driver, pool.Name
-			info.Info.Status, info.Info.Message = pool.Status, pool.Message
-			info.Info.SpaceUsed, info.Info.TotalSpace = size(space.Space.Used), size(space.Space.Total)
-			info.UsedBy = byCollection(pool.UsedBy)
-			return table.WriteYAML(a.stdout, info)
+			// One that could not be made cannot be measured; why is still worth knowing.
+			return errors.Join(table.WriteYAML(a.stdout, info), err)
 		})
+	cmd.Long = cmd.Short + ".\n\nSpace is that on the member that answers, or on the one that --target names."
+	cmd.Example = "  incus storage info local\n  incus storage info local --target server1 --bytes"
 	cmd.Flags().BoolVar(&bytes, "bytes", false, "Print sizes in bytes")
 	return cmd
+}
+
+// measured adds how full a pool is; plain writes sizes as numbers of bytes.
+func (f *poolFacts) measured(r *api.ResourcesStoragePool, plain bool) {
+	count := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	size := formatSize
+	if plain {
+		size = count
+	}
+	f.SpaceUsed, f.TotalSpace = size(r.Space.Used), size(r.Space.Total)
+	if r.Inodes.Total > 0 {
+		f.InodesUsed, f.TotalInodes = count(r.Inodes.Used), count(r.Inodes.Total)
+	}
 }
 
 // byCollection sorts URLs by what they are, such as "profiles".
@@ -186,142 +234,4 @@ func formatSize(bytes uint64) string {
 		size, i = size/unit, i+1
 	}
 	return fmt.Sprintf("%.2f%ciB", size, "KMGTPE"[i])
-}
-
-// volumes is the noun of custom volumes; its names are "pool/volume".
-func (a *app) volumes() *noun[api.StorageVolume, api.StorageVolumePut] {
-	return &noun[api.StorageVolume, api.StorageVolumePut]{
-		app: a, words: "storage volume", argument: "<pool> <volume>", deleted: "Storage volume %s deleted", renamed: "Renamed storage volume from %q to %q",
-		part:        func(v *api.StorageVolume) *api.StorageVolumePut { return &v.StorageVolumePut },
-		config:      func(v *api.StorageVolumePut) *api.ConfigMap { return &v.Config },
-		description: func(v *api.StorageVolumePut) *string { return &v.Description },
-		complete:    a.completePools(),
-	}
-}
-
-// volumeCommand has the commands on custom volumes. Their pool is an argument of its own.
-func (a *app) volumeCommand() *cobra.Command {
-	return parent("volume", "Manage custom storage volumes",
-		a.volumeCreateCommand(), a.volumeListCommand(),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).showCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).getCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).setCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).unsetCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).editCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).deleteCommand),
-		a.onVolume((*noun[api.StorageVolume, api.StorageVolumePut]).renameCommand))
-}
-
-// onVolume makes a command of the noun whose two first arguments are a pool and a volume.
-func (a *app) onVolume(command func(*noun[api.StorageVolume, api.StorageVolumePut]) *cobra.Command) *cobra.Command {
-	n := a.volumes()
-	pool := ""
-	n.get = func(ctx context.Context, c *client.Client, name string) (*api.StorageVolume, string, error) {
-		return c.StorageVolume(ctx, pool, name)
-	}
-	n.put = func(ctx context.Context, c *client.Client, name string, put api.StorageVolumePut, etag string) error {
-		return c.UpdateStorageVolume(ctx, pool, name, put, etag)
-	}
-	n.delete = func(ctx context.Context, c *client.Client, name string) error {
-		return c.DeleteStorageVolume(ctx, pool, name)
-	}
-	n.rename = func(ctx context.Context, c *client.Client, name, to string) error {
-		return c.RenameStorageVolume(ctx, pool, name, to)
-	}
-	cmd := command(n)
-	check, run := cmd.Args, cmd.RunE
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) < 2 {
-			return argCount(2, -1)(cmd, args)
-		}
-		return check(cmd, args[1:])
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		remote, name, found := strings.Cut(args[0], ":")
-		if pool = name; !found {
-			remote, pool = "", args[0]
-		} else {
-			remote += ":"
-		}
-		return run(cmd, append([]string{remote + volumeName(args[1])}, args[2:]...))
-	}
-	return cmd
-}
-
-// volumeName drops the type, of which there is one.
-func volumeName(arg string) string { return strings.TrimPrefix(arg, api.VolumeCustom+"/") }
-
-func (a *app) volumeCreateCommand() *cobra.Command {
-	var target, description, kind string
-	cmd := &cobra.Command{
-		Use: "create [<remote>:]<pool> <volume> [<key>=<value>...]", Short: "Create a custom storage volume",
-		Args: argCount(2, -1), ValidArgsFunction: a.completePools(),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, pool, err := a.server(args[0])
-			if err != nil {
-				return err
-			}
-			put, err := newObject(a, args[2:], description, func(p *api.StorageVolumePut) (*api.ConfigMap, *string) { return &p.Config, &p.Description })
-			if err != nil {
-				return err
-			}
-			if c, err = aim(cmd.Context(), c, target); err != nil {
-				return err
-			}
-			name := volumeName(args[1])
-			err = c.CreateStorageVolume(cmd.Context(), pool, api.StorageVolumesPost{StorageVolumePut: put, Name: name, Type: api.VolumeCustom, ContentType: kind})
-			if err != nil {
-				return err
-			}
-			a.say("Storage volume %s created", name)
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&description, "description", "", "Describe the volume as `TEXT`")
-	cmd.Flags().StringVar(&kind, "type", api.VolumeFilesystem, "Content `TYPE`: filesystem or block")
-	a.targetFlag(cmd, &target)
-	return cmd
-}
-
-func volumeColumns(table.Format) []column[api.StorageVolume] {
-	return []column[api.StorageVolume]{
-		{'t', "TYPE", func(v api.StorageVolume) string { return v.Type }},
-		{'n', "NAME", func(v api.StorageVolume) string { return v.Name }},
-		{'d', "DESCRIPTION", func(v api.StorageVolume) string { return v.Description }},
-		{'c', "CONTENT-TYPE", func(v api.StorageVolume) string { return v.ContentType }},
-		{'u', "USED BY", func(v api.StorageVolume) string { return strconv.Itoa(len(v.UsedBy)) }},
-		{'L', "LOCATION", func(v api.StorageVolume) string { return v.Location }},
-		{'e', "PROJECT", func(v api.StorageVolume) string { return v.Project }},
-	}
-}
-
-func (a *app) volumeListCommand() *cobra.Command {
-	var flags listFlags
-	var all bool
-	cmd := &cobra.Command{
-		Use: "list [<remote>:]<pool>", Aliases: []string{"ls"}, Short: "List the custom volumes on a storage pool",
-		Long: "List the custom volumes on a storage pool.\n\n" + columnHelp(volumeColumns(table.Format{})), Args: argCount(1, 1),
-		ValidArgsFunction: a.completePools(),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if all && !strings.Contains(flags.columns, "e") {
-				flags.columns = "e" + flags.columns
-			}
-			list, err := newListing(flags, volumeColumns)
-			if err != nil {
-				return err
-			}
-			c, pool, err := a.server(args[0])
-			if err != nil {
-				return err
-			}
-			volumes, err := c.StorageVolumes(cmd.Context(), pool, all)
-			if err != nil {
-				return err
-			}
-			return list.print(a, volumes)
-		},
-	}
-	flags.add(cmd, "tndcuL")
-	cmd.Flags().BoolVar(&all, "all-projects", false, "List those of all projects")
-	return cmd
 }
