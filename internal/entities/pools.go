@@ -52,6 +52,9 @@ func (s *Service) UpdatePool(ctx context.Context, name, target string, change fu
 		if err != nil {
 			return err
 		}
+		if _, err := updateOf(view, row, target, put.Description, config); err != nil {
+			return err // whose key it is counts before whether it can be changed
+		}
 		if err := changeable(row, now.Config, config); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@
 package resources
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -104,9 +105,11 @@ func (r reader) cpu() (api.ResourcesCPU, error) {
 	if err != nil {
 		return out, err
 	}
+	names := r.list(cpuFolder)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }) // cpu2 before cpu10
 	isolated := rangeOf(r.text(cpuFolder, "isolated"))
 	sockets := map[uint64]*api.ResourcesCPUSocket{}
-	for _, name := range r.list(cpuFolder) {
+	for _, name := range names {
 		id, err := strconv.ParseUint(strings.TrimPrefix(name, "cpu"), 10, 32)
 		if err != nil || !strings.HasPrefix(name, "cpu") {
 			continue
@@ -282,14 +285,14 @@ func (r reader) storage() api.ResourcesStorage {
 	out := api.ResourcesStorage{Disks: []api.ResourcesStorageDisk{}}
 	const folder = "sys/class/block"
 	for _, name := range r.list("sys/block") {
-		if r.target(folder, name) == "" || strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") {
+		if r.target(folder, name) == "" || r.text("sys/block", name, "hidden") == "1" || isVirtual(name) {
 			continue
 		}
 		disk := api.ResourcesStorageDisk{
 			ID: name, Device: r.text("sys/block", name, "dev"), Model: r.text("sys/block", name, "device", "model"), Type: r.target("sys/block", name, "device", "subsystem"),
 			ReadOnly: r.text("sys/block", name, "ro") == "1", Size: r.number("sys/block", name, "size") * sector,
 			Removable: r.text("sys/block", name, "removable") == "1", BlockSize: r.number("sys/block", name, "queue", "physical_block_size"),
-			RPM: r.number("sys/block", name, "queue", "rotational"), Serial: r.text("sys/block", name, "serial"),
+			Serial:   r.text("sys/block", name, "serial"),
 			NUMANode: r.numa("sys/block", name, "device"), Partitions: []api.ResourcesStoragePartition{},
 		}
 		for _, part := range r.list("sys/block", name) {
@@ -304,6 +307,11 @@ func (r reader) storage() api.ResourcesStorage {
 		out.Total++
 	}
 	return out
+}
+
+// isVirtual tells whether a block device is made of others, or of memory.
+func isVirtual(name string) bool {
+	return slices.ContainsFunc([]string{"loop", "ram", "zram", "dm-", "md", "nbd"}, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // displayClass begins the PCI class of graphics cards.
