@@ -233,16 +233,7 @@ func TestMemberKilledAtEachStepOfMakingHasNoLeftovers(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- create(first, "local") }()
 			<-trap.caught
-			killed := make(chan struct{})
-			go func() { victim.Kill(); close(killed) }()
-			c.Eventually("cut off", func() error {
-				if victim.Runs() {
-					return errors.New("it runs")
-				}
-				return nil
-			})
-			close(trap.release)
-			<-killed
+			killHeld(c, victim, trap.release)
 			victim.MustStart()
 			if err := <-done; err != nil {
 				t.Errorf("the call: %v", err)
@@ -406,16 +397,7 @@ func TestJoinerKilledAtEachStepHasWhatTheClusterSays(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- joiner.Join(c.Context(), token) }()
 			<-trap.caught
-			killed := make(chan struct{})
-			go func() { joiner.Kill(); close(killed) }()
-			c.Eventually("the joiner is cut off", func() error {
-				if joiner.Runs() {
-					return errors.New("it runs")
-				}
-				return nil
-			})
-			close(trap.release)
-			<-killed
+			killHeld(c, joiner, trap.release)
 			<-done
 			joiner.MustStart()
 			out := settled(c, first, joiner)

@@ -48,6 +48,21 @@ func (t *trap) reach(point string) error {
 	return errCrash
 }
 
+// killHeld ends a server that a point holds: it is let go when the server is cut off.
+func killHeld(c *clustertest.Cluster, server *clustertest.Server, release chan<- struct{}) {
+	c.T.Helper()
+	killed := make(chan struct{})
+	go func() { server.Kill(); close(killed) }()
+	c.Eventually(server.Host+" is cut off", func() error {
+		if server.Runs() {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	close(release)
+	<-killed
+}
+
 // outcome is what a join may have come to.
 type outcome struct {
 	member bool
@@ -121,16 +136,7 @@ func TestJoinerKilledAtEachStepIsMemberOrNot(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- joiner.Join(c.Context(), token) }()
 			<-trap.caught
-			killed := make(chan struct{})
-			go func() { joiner.Kill(); close(killed) }()
-			c.Eventually("the joiner is cut off", func() error {
-				if joiner.Runs() {
-					return errors.New("it runs")
-				}
-				return nil
-			})
-			close(trap.release)
-			<-killed
+			killHeld(c, joiner, trap.release)
 			<-done
 			joiner.MustStart()
 			requireCleanEnd(t, c, first, joiner, token)
@@ -190,16 +196,7 @@ func TestLeaderKilledAtEachStepOfAJoin(t *testing.T) {
 				go func() { done <- joiner.Join(c.Context(), token) }()
 				select {
 				case <-caught:
-					killed := make(chan struct{})
-					go func() { leader.Kill(); close(killed) }()
-					c.Eventually("the leader is cut off", func() error {
-						if leader.Runs() {
-							return errors.New("it runs")
-						}
-						return nil
-					})
-					close(release)
-					<-killed
+					killHeld(c, leader, release)
 				case err := <-done:
 					done <- err // the join needs fewer steps than that
 				}

@@ -18,12 +18,10 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -31,6 +29,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"incusd/test/binaries"
 	"incusd/test/loopback"
 )
 
@@ -39,41 +38,9 @@ var (
 	work   = flag.Bool("work", false, "keep the folders of the stories")
 )
 
-// binDir is the folder of the binaries under test. Set once, by TestMain.
-var binDir string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// run uses the binaries of INCUS_BIN_DIR, or builds them.
-func run(m *testing.M) (int, error) {
-	if given := os.Getenv("INCUS_BIN_DIR"); given != "" {
-		dir, err := filepath.Abs(given)
-		if err != nil {
-			return 0, err
-		}
-		binDir = dir
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "incus-bin")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "incusd/cmd/incusd", "incusd/cmd/incus")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the binaries: %w\n%s", err, bytes.TrimSpace(output))
-	}
-	binDir = dir
-	return m.Run(), nil
+	binaries.Main(m)
 }
 
 func TestStories(t *testing.T) {
@@ -125,7 +92,7 @@ var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "38
 
 // setup gives a story its variables, and ends its daemons with it.
 func setup(env *testscript.Env, book *loopback.Book) error {
-	env.Setenv("PATH", binDir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	env.Setenv("PATH", binaries.Dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("INCUS_CONF", filepath.Join(env.WorkDir, "client"))
 	env.Setenv("TZ", "UTC")

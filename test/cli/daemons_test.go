@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"incusd/test/binaries"
 )
 
 // patience is how long a story waits for a daemon, or for a condition, before it fails.
@@ -64,7 +66,7 @@ func (d *daemons) launch(name string, env []string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(binDir, "incusd"), "--verbose")
+	cmd := exec.Command(filepath.Join(binaries.Dir, "incusd"), "--verbose")
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -90,7 +92,7 @@ func (d *daemons) ready(name string, env []string) error {
 		case <-ctx.Done():
 		}
 	}()
-	wait := exec.CommandContext(ctx, filepath.Join(binDir, "incus"), "admin", "waitready")
+	wait := exec.CommandContext(ctx, filepath.Join(binaries.Dir, "incus"), "admin", "waitready")
 	wait.Env = env
 	if output, err := wait.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s is not ready: %w\n%s", name, err, output)

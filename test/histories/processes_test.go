@@ -1,7 +1,6 @@
 package histories
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,44 +19,11 @@ import (
 
 	"incusd/api"
 	"incusd/client"
+	"incusd/test/binaries"
 	"incusd/test/loopback"
 )
 
-// binDir is the folder of the program under test. Set once, by TestMain.
-var binDir string
-
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// run uses the programs of INCUS_BIN_DIR, or builds them.
-func run(m *testing.M) (int, error) {
-	if given := os.Getenv("INCUS_BIN_DIR"); given != "" {
-		dir, err := filepath.Abs(given)
-		binDir = dir
-		if err != nil {
-			return 0, err
-		}
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "incus-bin")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "incusd/cmd/incusd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the program: %w\n%s", err, bytes.TrimSpace(output))
-	}
-	binDir = dir
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { binaries.Main(m) }
 
 // patience is how long a condition may take to come true.
 const patience = 30 * time.Second
@@ -377,7 +343,7 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(binDir, "incusd"), "--verbose")
+	cmd := exec.Command(filepath.Join(binaries.Dir, "incusd"), "--verbose")
 	cmd.Env = append(os.Environ(), "INCUS_DIR="+p.dir, "INCUS_SOCKET=")
 	cmd.Stdout, cmd.Stderr = log, log
 	// The daemons must not outlive a test that is killed.

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,46 +20,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"incusd/test/binaries"
 )
 
 // patience is how long a test waits for a daemon, or for a condition, before it fails.
 const patience = 60 * time.Second
 
-// binDir is the folder of the binaries under test. Set once, by TestMain.
-var binDir string
-
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// run uses the binaries of INCUS_BIN_DIR, or builds them.
-func run(m *testing.M) (int, error) {
-	if given := os.Getenv("INCUS_BIN_DIR"); given != "" {
-		dir, err := filepath.Abs(given)
-		binDir = dir
-		if err != nil {
-			return 0, err
-		}
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "incus-bin")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "incusd/cmd/incusd", "incusd/cmd/incus")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build the binaries: %w\n%s", err, bytes.TrimSpace(output))
-	}
-	binDir = dir
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { binaries.Main(m) }
 
 // A lab is a network of hosts.
 type lab struct {
@@ -172,11 +139,11 @@ func (l *lab) host(name, address string) *host {
 // command prepares a program that will run on the host.
 func (h *host) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	if name == "incus" {
-		name = filepath.Join(binDir, name)
+		name = filepath.Join(binaries.Dir, name)
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = []string{
-		"PATH=" + binDir + ":" + os.Getenv("PATH"), "INCUS_DIR=" + h.state, "HOME=" + h.state, "TZ=UTC",
+		"PATH=" + binaries.Dir + ":" + os.Getenv("PATH"), "INCUS_DIR=" + h.state, "HOME=" + h.state, "TZ=UTC",
 		"INCUS_CONF=" + filepath.Join(h.dir, h.name+"-client"),
 	}
 	return cmd
@@ -202,7 +169,7 @@ func (h *host) start() {
 	log, err := os.OpenFile(filepath.Join(h.dir, h.name+".log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	h.must(err)
 	defer log.Close()
-	h.daemon, h.ended = h.command(context.Background(), filepath.Join(binDir, "incusd"), "--verbose"), make(chan error, 1)
+	h.daemon, h.ended = h.command(context.Background(), filepath.Join(binaries.Dir, "incusd"), "--verbose"), make(chan error, 1)
 	h.daemon.Stdout, h.daemon.Stderr = log, log
 	h.must(h.launch(h.daemon))
 	go func(cmd *exec.Cmd, ended chan error) { ended <- cmd.Wait() }(h.daemon, h.ended)

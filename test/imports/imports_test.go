@@ -66,6 +66,7 @@ var allowed = map[string][]string{
 	"client/clienttest":    {"api"},
 	"internal/clustertest": {"internal/daemon", "internal/membership", "internal/network", "internal/raftstore", "internal/storage", "api"},
 	"test/bench":           {"test/loopback", "api"},
+	"test/binaries":        {},
 	"test/cli":             {},
 	"test/docs":            {},
 	"test/histories":       {},
