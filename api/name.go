@@ -29,6 +29,17 @@ func ValidateName(name string) error {
 	return nil
 }
 
+// ParseBool reads a boolean in the words of the protocol, in any case.
+func ParseBool(text string) (value, ok bool) {
+	switch strings.ToLower(text) {
+	case "true", "1", "yes", "on":
+		return true, true
+	case "false", "0", "no", "off":
+		return false, true
+	}
+	return false, false
+}
+
 func isAlphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

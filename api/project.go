@@ -1,11 +1,21 @@
 package api
 
+import "net/url"
+
 // DefaultProject is the project, and DefaultProfile the profile of each project, that
 // is always there.
 const (
 	DefaultProject = "default"
 	DefaultProfile = "default"
 )
+
+// InProject adds the project to the URL of an object, unless it is the default one.
+func InProject(path, project string) string {
+	if project == "" || project == DefaultProject {
+		return path
+	}
+	return path + "?project=" + url.QueryEscape(project)
+}
 
 // ProjectPut is the writable part of a project.
 type ProjectPut struct {

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"encoding/json"
 	"maps"
-	"net/http"
 	"slices"
 
 	"incusd/api"
@@ -14,26 +12,12 @@ import (
 // refused. current is what can be sent, compared by same; tag is what the object's
 // ETag is made from.
 func keep[T any](c *call, what string, current T, same func(a, b T) bool, tag any) (reply, error) {
-	fields, err := decode[map[string]any](c)
+	next, err := change(c, func(now T) T { return now }, func(T) any { return tag })
 	if err != nil {
 		return reply{}, err
 	}
-	if err := c.ifMatch(tag); err != nil {
-		return reply{}, err
-	}
-	// What is null counts as left out.
-	maps.DeleteFunc(fields, func(_ string, value any) bool { return value == nil })
-	if c.Method == http.MethodPatch {
-		if fields, err = patched(current, fields); err != nil {
-			return reply{}, err
-		}
-	}
-	var wanted T
-	data, err := json.Marshal(fields)
+	wanted, err := next(current)
 	if err != nil {
-		return reply{}, err
-	}
-	if err := unmarshal(data, &wanted); err != nil {
 		return reply{}, err
 	}
 	if !same(wanted, current) {

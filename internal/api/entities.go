@@ -130,11 +130,3 @@ func checkNew(what, name string) error {
 	}
 	return nil
 }
-
-// inProject adds the project to a URL, unless it is the default one.
-func inProject(url, project string) string {
-	if project == "" || project == defaultName {
-		return url
-	}
-	return url + "?project=" + project
-}

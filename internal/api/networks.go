@@ -7,11 +7,10 @@ import (
 
 	"incusd/api"
 	"incusd/internal/entities"
+	"incusd/internal/raftstore/state"
 )
 
-func pathPart(name string) string { return url.PathEscape(name) }
-
-func networkURL(n api.Network) string { return inProject(resource("networks", n.Name), n.Project) }
+func networkURL(n api.Network) string { return api.InProject(resource("networks", n.Name), n.Project) }
 
 // networkTag is what the ETag of a network is made from.
 func networkTag(n api.Network) any { return []any{n.Name, n.Managed, n.Type, n.Description, n.Config} }
@@ -26,7 +25,7 @@ func (s *Server) networksGet(c *call) (reply, error) {
 		return reply{}, err
 	}
 	networks := entities.Networks(view, scope.name, scope.all)
-	if scope.all || view.Owner(scope.name, "features.networks") == defaultName {
+	if scope.all || view.Owner(scope.name, state.FeatureNetworks) == defaultName {
 		interfaces, err := s.cfg.Entities.Interfaces(c.Context())
 		if err != nil {
 			return reply{}, err
@@ -53,7 +52,7 @@ func (s *Server) networkGet(c *call) (reply, error) {
 		return reply{}, failure
 	}
 	for _, found := range interfaces {
-		if found.Name == c.name("name") && view.Owner(scope.name, "features.networks") == defaultName {
+		if found.Name == c.name("name") && view.Owner(scope.name, state.FeatureNetworks) == defaultName {
 			return ok(view, found).tag(networkTag(found)), nil
 		}
 	}
@@ -76,7 +75,7 @@ func (s *Server) networksPost(c *call) (reply, error) {
 	if err := s.cfg.Entities.CreateNetwork(c.Context(), project, post, s.targetOf(c), c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("networks", post.Name), project)), nil
+	return created(api.InProject(resource("networks", post.Name), project)), nil
 }
 
 // networkPut changes a network: PUT and PATCH /1.0/networks/NAME.
@@ -108,7 +107,7 @@ func (s *Server) networkPost(c *call) (reply, error) {
 	if err := s.cfg.Entities.RenameNetwork(c.Context(), project, c.name("name"), post.Name, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("networks", post.Name), project)), nil
+	return created(api.InProject(resource("networks", post.Name), project)), nil
 }
 
 // networkDelete removes a network: DELETE /1.0/networks/NAME.

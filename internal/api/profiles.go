@@ -5,7 +5,7 @@ import (
 	"incusd/internal/entities"
 )
 
-func profileURL(p api.Profile) string { return inProject(resource("profiles", p.Name), p.Project) }
+func profileURL(p api.Profile) string { return api.InProject(resource("profiles", p.Name), p.Project) }
 
 // profileTag is what the ETag of a profile is made from.
 func profileTag(p api.Profile) any { return []any{p.Config, p.Description, p.Devices} }
@@ -51,7 +51,7 @@ func (s *Server) profilesPost(c *call) (reply, error) {
 	if err := s.cfg.Entities.CreateProfile(c.Context(), project, post, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("profiles", post.Name), project)), nil
+	return created(api.InProject(resource("profiles", post.Name), project)), nil
 }
 
 // profilePut changes a profile: PUT and PATCH /1.0/profiles/NAME.
@@ -83,7 +83,7 @@ func (s *Server) profilePost(c *call) (reply, error) {
 	if err := s.cfg.Entities.RenameProfile(c.Context(), project, c.name("name"), post.Name, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("profiles", post.Name), project)), nil
+	return created(api.InProject(resource("profiles", post.Name), project)), nil
 }
 
 // profileDelete removes a profile: DELETE /1.0/profiles/NAME.

@@ -6,6 +6,7 @@ import (
 
 	"incusd/api"
 	"incusd/internal/entities"
+	"incusd/internal/raftstore"
 )
 
 func projectURL(p api.Project) string { return resource("projects", p.Name) }
@@ -28,18 +29,27 @@ func (s *Server) projectsGet(c *call) (reply, error) {
 
 // projectGet shows a project: GET /1.0/projects/NAME.
 func (s *Server) projectGet(c *call) (reply, error) {
-	if err := c.caller.mayUse(c.name("name")); err != nil {
+	view, p, err := s.findProject(c)
+	if err != nil {
 		return reply{}, err
+	}
+	return ok(view, p).tag(projectTag(*p)), nil
+}
+
+// findProject is the project that the URL names, if the caller may use it.
+func (s *Server) findProject(c *call) (*raftstore.View, *api.Project, error) {
+	if err := c.caller.mayUse(c.name("name")); err != nil {
+		return nil, nil, err
 	}
 	view, err := s.cfg.Store.ReadOrStale(c.Context())
 	if err != nil {
-		return reply{}, err
+		return nil, nil, err
 	}
 	p, err := entities.Project(view, c.name("name"))
 	if err != nil {
-		return reply{}, unlessStale(view, api.AsError(err))
+		return nil, nil, unlessStale(view, api.AsError(err))
 	}
-	return ok(view, p).tag(projectTag(*p)), nil
+	return view, p, nil
 }
 
 // projectsPost makes a project: POST /1.0/projects.
@@ -83,16 +93,9 @@ func (s *Server) projectDelete(c *call) (reply, error) {
 // projectStateGet tells what a project uses: GET /1.0/projects/NAME/state. Nothing is limited, and
 // of what could be only networks are there.
 func (s *Server) projectStateGet(c *call) (reply, error) {
-	if err := c.caller.mayUse(c.name("name")); err != nil {
-		return reply{}, err
-	}
-	view, err := s.cfg.Store.ReadOrStale(c.Context())
+	view, p, err := s.findProject(c)
 	if err != nil {
 		return reply{}, err
-	}
-	p, err := entities.Project(view, c.name("name"))
-	if err != nil {
-		return reply{}, unlessStale(view, api.AsError(err))
 	}
 	state := api.ProjectState{Resources: map[string]api.ProjectStateResource{}}
 	for _, name := range []string{"containers", "cpu", "disk", "instances", "memory", "networks", "processes", "virtual-machines"} {

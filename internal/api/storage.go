@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 
 	"incusd/api"
 	"incusd/internal/entities"
@@ -75,8 +76,10 @@ func (s *Server) poolResourcesGet(c *call) (reply, error) {
 	return reply{metadata: space}, err
 }
 
-func volumeURL(v api.StorageVolume) string {
-	return inProject(resource("storage-pools", v.Pool)+"/volumes/custom/"+pathPart(v.Name), v.Project)
+func volumeURL(v api.StorageVolume) string { return volumePath(v.Pool, v.Name, v.Project) }
+
+func volumePath(pool, name, project string) string {
+	return api.InProject(resource("storage-pools/"+url.PathEscape(pool)+"/volumes/"+api.VolumeCustom, name), project)
 }
 
 func volumeTag(v api.StorageVolume) any { return []any{v.Name, v.Type, v.Description, v.Config} }
@@ -157,7 +160,7 @@ func (s *Server) volumesPost(c *call) (reply, error) {
 	if err := s.cfg.Entities.CreateVolume(c.Context(), pool, project, s.targetOf(c), post, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("storage-pools", pool)+"/volumes/custom/"+pathPart(post.Name), project)), nil
+	return created(volumePath(pool, post.Name, project)), nil
 }
 
 // volumePut changes a volume: PUT and PATCH /1.0/storage-pools/NAME/volumes/custom/VOLUME.
@@ -200,7 +203,7 @@ func (s *Server) volumePost(c *call) (reply, error) {
 	if err := s.cfg.Entities.RenameVolume(c.Context(), pool, project, c.name("volume"), post.Name, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(inProject(resource("storage-pools", pool)+"/volumes/custom/"+pathPart(post.Name), project)), nil
+	return created(volumePath(pool, post.Name, project)), nil
 }
 
 // volumeDelete removes a volume: DELETE /1.0/storage-pools/NAME/volumes/custom/VOLUME.

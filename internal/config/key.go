@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"incusd/api"
 )
 
 // A Scope says whose a key is.
@@ -213,10 +215,10 @@ func raised(values map[string]string, value string) string {
 
 // GetBool is Get for a boolean. What is none counts as the default.
 func GetBool(values map[string]string, key string) bool {
-	if b, ok := parseBool(Get(values, key)); ok {
+	if b, ok := api.ParseBool(Get(values, key)); ok {
 		return b
 	}
-	b, _ := parseBool(Get(nil, key))
+	b, _ := api.ParseBool(Get(nil, key))
 	return b
 }
 

@@ -85,7 +85,7 @@ func refusal(key, value, why string) *api.Error {
 func (k *Key) normalize(value string) (string, error) {
 	switch k.Type {
 	case Bool:
-		b, ok := parseBool(value)
+		b, ok := api.ParseBool(value)
 		if !ok {
 			return "", errors.New("invalid boolean")
 		}
@@ -98,14 +98,4 @@ func (k *Key) normalize(value string) (string, error) {
 		return strconv.FormatInt(n, 10), nil
 	}
 	return value, nil
-}
-
-func parseBool(value string) (b, ok bool) {
-	switch strings.ToLower(value) {
-	case "true", "1", "yes", "on":
-		return true, true
-	case "false", "0", "no", "off":
-		return false, true
-	}
-	return false, false
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -84,11 +85,7 @@ func (d *Daemon) publishLifecycle(e state.Event) {
 	if at.IsZero() {
 		at = d.cfg.Now()
 	}
-	project := e.Project
-	if project == "" {
-		project = api.DefaultProject
-	}
-	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: project}, api.EventLifecycleInfo{
+	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: cmp.Or(e.Project, api.DefaultProject)}, api.EventLifecycleInfo{
 		Action:    e.Action,
 		Source:    e.Source,
 		Context:   e.Context,

@@ -73,7 +73,7 @@ func newListeners(listen ListenFunc, id tlsIdentity, members *raftstore.Endpoint
 func tlsConfig(id tlsIdentity) *tls.Config {
 	forMembers := raftstore.ServerTLS(id.own)
 	minVersion := uint16(tls.VersionTLS13)
-	if truthy(os.Getenv("INCUS_INSECURE_TLS")) {
+	if on, _ := api.ParseBool(os.Getenv("INCUS_INSECURE_TLS")); on {
 		minVersion = tls.VersionTLS12
 	}
 	base := &tls.Config{
@@ -94,10 +94,6 @@ func tlsConfig(id tlsIdentity) *tls.Config {
 		return base, nil
 	}
 	return withMembers
-}
-
-func truthy(s string) bool {
-	return slices.Contains([]string{"1", "true", "yes", "on"}, strings.ToLower(s))
 }
 
 func newHTTPServer(handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *http.Server {

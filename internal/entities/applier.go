@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"incusd/api"
 	"incusd/internal/localstore"
 	"incusd/internal/raftstore"
@@ -153,8 +151,7 @@ func plan(view *raftstore.View, self string, owners []string, notes []localstore
 			}
 		}
 	}
-	// A volume goes before the pool that it lies on.
-	slices.SortStableFunc(clears, func(x, y step) int { return cmp.Compare(rank(y.note.Kind), rank(x.note.Kind)) })
+	slices.SortStableFunc(clears, func(x, y step) int { return lastFirst(x.note, y.note) })
 	slices.Reverse(removes)
 	return slices.Concat(clears, removes, rest)
 }
@@ -162,7 +159,10 @@ func plan(view *raftstore.View, self string, owners []string, notes []localstore
 // kinds are in the order in which they are made.
 func kinds() []string { return []string{state.EntityPool, state.EntityNetwork, state.EntityVolume} }
 
-func rank(kind string) int { return slices.Index(kinds(), kind) }
+// lastFirst orders what is to go: a volume goes before the pool that it lies on.
+func lastFirst(a, b localstore.Made) int {
+	return cmp.Compare(slices.Index(kinds(), b.Kind), slices.Index(kinds(), a.Kind))
+}
 
 // decide says what to do about one row.
 func decide(row *state.Entity, part state.EntityMember, note localstore.Made, started bool) (verb, bool) {
@@ -300,11 +300,7 @@ func (a *Applier) report(ctx context.Context, row *state.Entity, body state.Enti
 	ctx, cancel := context.WithTimeout(ctx, reportTime)
 	defer cancel()
 	body.ID, body.MemberID, body.Revision = row.ID, a.store.ID(), row.Revision
-	cmd, err := state.NewCommand(state.KindEntityReport, uuid.NewString(), a.now(), nil, body)
-	if err != nil {
-		return err
-	}
-	if _, err := a.store.Propose(ctx, cmd); err != nil {
+	if _, err := propose(ctx, a.store, state.KindEntityReport, a.now(), nil, body); err != nil {
 		a.log.Debug("a report did not reach the cluster; it is tried again", "kind", row.Kind, "name", row.Name, "err", err)
 		return err
 	}

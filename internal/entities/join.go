@@ -116,7 +116,7 @@ func (m *Machine) Abandon(ctx context.Context, owner string) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	all := slices.DeleteFunc(m.cfg.Notes.Made(), func(n localstore.Made) bool { return n.Owner != owner })
-	slices.SortStableFunc(all, func(a, b localstore.Made) int { return rank(b.Kind) - rank(a.Kind) })
+	slices.SortStableFunc(all, lastFirst)
 	var errs []error
 	for _, n := range all {
 		if err := m.remove(ctx, n); err != nil {

@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"incusd/api"
 	"incusd/internal/network"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
-
-func newID() string { return uuid.NewString() }
 
 // defaultNetworkType is what a network is that does not say.
 const defaultNetworkType = "bridge"
@@ -32,7 +28,7 @@ func (s *Service) CreateNetwork(ctx context.Context, project string, post api.Ne
 	if err != nil {
 		return err
 	}
-	owner := view.Owner(project, featureNetworks)
+	owner := view.Owner(project, state.FeatureNetworks)
 	if owner != api.DefaultProject {
 		return api.Errorf(api.BadRequest, "Network type %q doesn't support being in a project other than %q", post.Type, api.DefaultProject).
 			WithHint("make it in project %q, or give the project features.networks=false", api.DefaultProject)
@@ -52,10 +48,8 @@ func (s *Service) networkConfig(kind, name string, config map[string]string) (ma
 	if err := network.ValidateName(kind, name); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(network.Types(), kind) {
-		if _, err := network.Validate(kind, nil); err != nil {
-			return nil, err
-		}
+	if _, err := network.Validate(kind, nil); err != nil {
+		return nil, err // the type is wrong, not this network
 	}
 	valid, err := network.Validate(kind, config)
 	if err != nil {
@@ -142,11 +136,7 @@ func (s *Service) network(ctx context.Context, project, name string) (*state.Ent
 	if err != nil {
 		return nil, err
 	}
-	row, ok := view.Network(view.Owner(project, featureNetworks), name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Network not found")
-	}
-	return row, nil
+	return networkRow(view, project, name)
 }
 
 // Interfaces lists this member's interfaces that are no managed networks, by name.
@@ -176,9 +166,9 @@ func (s *Service) NetworkState(_ context.Context, name string) (*api.NetworkStat
 // NetworkLeases lists the addresses that a network has given on this member.
 func (s *Service) NetworkLeases(_ context.Context, project, name string) ([]api.NetworkLease, error) {
 	view := s.store.Local()
-	row, ok := view.Network(view.Owner(project, featureNetworks), name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Network not found")
+	row, err := networkRow(view, project, name)
+	if err != nil {
+		return nil, err
 	}
 	note, err := s.here(row)
 	if err != nil {

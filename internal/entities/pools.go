@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
+
+	"github.com/google/uuid"
 
 	"incusd/api"
 	"incusd/internal/localstore"
@@ -94,18 +97,18 @@ func (s *Service) DeletePool(ctx context.Context, name string, by *api.EventRequ
 	if err != nil {
 		return err
 	}
-	row, ok := view.Pool(name)
-	if !ok {
-		return api.Errorf(api.NotFound, "Storage pool not found")
+	row, err := poolRow(view, name)
+	if err != nil {
+		return err
 	}
 	return s.remove(ctx, row, by)
 }
 
 // PoolResources measures a pool on this member.
 func (s *Service) PoolResources(ctx context.Context, name string) (*api.ResourcesStoragePool, error) {
-	row, ok := s.store.Local().Pool(name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Storage pool not found")
+	row, err := poolRow(s.store.Local(), name)
+	if err != nil {
+		return nil, err
 	}
 	note, err := s.here(row)
 	if err != nil {
@@ -132,7 +135,7 @@ func (s *Service) CreateVolume(ctx context.Context, pool, project, target string
 	if err != nil {
 		return err
 	}
-	row, member, err := s.volumeRow(view, pool, project, target, post)
+	row, member, err := s.newVolume(view, pool, project, target, post)
 	if err != nil {
 		return err
 	}
@@ -150,7 +153,8 @@ func (s *Service) CreateVolume(ctx context.Context, pool, project, target string
 	return err
 }
 
-func (s *Service) volumeRow(view *raftstore.View, pool, project, target string, post api.StorageVolumesPost) (state.EntityCreate, *state.Member, error) {
+// newVolume works out the command that makes a volume, and on which member.
+func (s *Service) newVolume(view *raftstore.View, pool, project, target string, post api.StorageVolumesPost) (state.EntityCreate, *state.Member, error) {
 	var body state.EntityCreate
 	on, ok := view.Pool(pool)
 	if !ok || on.Deleting {
@@ -176,18 +180,17 @@ func (s *Service) volumeRow(view *raftstore.View, pool, project, target string, 
 		}
 	}
 	return state.EntityCreate{
-		ID: newID(), Kind: state.EntityVolume, Project: view.Owner(project, featureVolumes), Pool: pool, Name: post.Name, Type: post.ContentType,
+		ID: uuid.NewString(), Kind: state.EntityVolume, Project: view.Owner(project, state.FeatureVolumes), Pool: pool, Name: post.Name, Type: post.ContentType,
 		Description: post.Description, Config: config, MemberID: member.ID,
 	}, member, nil
 }
 
 // withDefaults adds what the pool gives to volumes that do not say otherwise.
 func withDefaults(pool *state.Entity, config map[string]string) map[string]string {
-	const prefix = "volume."
 	out := map[string]string{}
 	for key, value := range pool.Config {
-		if len(key) > len(prefix) && key[:len(prefix)] == prefix {
-			out[key[len(prefix):]] = value
+		if option, ok := strings.CutPrefix(key, "volume."); ok {
+			out[option] = value
 		}
 	}
 	return merged(out, config)
@@ -250,13 +253,6 @@ func (s *Service) volume(ctx context.Context, pool, project, name string) (*raft
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	on, ok := view.Pool(pool)
-	if !ok {
-		return nil, nil, nil, api.Errorf(api.NotFound, "Storage pool not found")
-	}
-	row, ok := view.Volume(pool, view.Owner(project, featureVolumes), name)
-	if !ok {
-		return nil, nil, nil, api.Errorf(api.NotFound, "Storage volume not found")
-	}
-	return view, row, on, nil
+	on, row, err := volumeRow(view, pool, project, name)
+	return view, row, on, err
 }

@@ -21,7 +21,7 @@ func (s *Service) CreateProfile(ctx context.Context, project string, post api.Pr
 		return err
 	}
 	_, err = s.decide(ctx, state.KindProfileCreate, state.ProfileCreate{
-		Profile: profileRow(view.Owner(project, featureProfiles), post.Name, post.ProfilePut),
+		Profile: profileRow(view.Owner(project, state.FeatureProfiles), post.Name, post.ProfilePut),
 	}, by)
 	return err
 }
@@ -48,7 +48,7 @@ func (s *Service) UpdateProfile(ctx context.Context, project, name string, chang
 		if err != nil {
 			return err
 		}
-		row, ok := view.Profile(view.Owner(project, featureProfiles), name)
+		row, ok := view.Profile(view.Owner(project, state.FeatureProfiles), name)
 		if !ok {
 			return api.Errorf(api.NotFound, "Failed to retrieve profile %q: Profile not found", name)
 		}
@@ -66,7 +66,7 @@ func (s *Service) UpdateProfile(ctx context.Context, project, name string, chang
 
 // RenameProfile gives a profile another name.
 func (s *Service) RenameProfile(ctx context.Context, project, name, newName string, by *api.EventRequestor) error {
-	owner, err := s.owner(ctx, project, featureProfiles)
+	owner, err := s.owner(ctx, project, state.FeatureProfiles)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *Service) RenameProfile(ctx context.Context, project, name, newName stri
 
 // DeleteProfile removes a profile.
 func (s *Service) DeleteProfile(ctx context.Context, project, name string, by *api.EventRequestor) error {
-	owner, err := s.owner(ctx, project, featureProfiles)
+	owner, err := s.owner(ctx, project, state.FeatureProfiles)
 	if err != nil {
 		return err
 	}
@@ -182,6 +182,13 @@ var instanceKeys = []string{
 	"oci.", "raw.", "security.", "smbios11.", "snapshots.", "systemd.", "ubuntu_pro.guest_attach", "user.",
 }
 
+// isAmong tells whether a key is one of known, or begins with one that ends with a dot.
+func isAmong(known []string, key string) bool {
+	return slices.ContainsFunc(known, func(k string) bool {
+		return key == k || strings.HasSuffix(k, ".") && strings.HasPrefix(key, k) && len(key) > len(k)
+	})
+}
+
 // checkInstanceKey refuses keys that no instance can have from a profile.
 func checkInstanceKey(key string) error {
 	switch {
@@ -189,9 +196,7 @@ func checkInstanceKey(key string) error {
 		return api.Errorf(api.ConfigInvalid, "Volatile keys can only be set on instances")
 	case strings.HasPrefix(key, "image."):
 		return api.Errorf(api.ConfigInvalid, "Image keys can only be set on instances")
-	case slices.ContainsFunc(instanceKeys, func(known string) bool {
-		return key == known || strings.HasSuffix(known, ".") && strings.HasPrefix(key, known) && len(key) > len(known)
-	}):
+	case isAmong(instanceKeys, key):
 		return nil
 	}
 	return api.Errorf(api.ConfigInvalid, "Unknown configuration key: %s", key).

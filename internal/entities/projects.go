@@ -12,10 +12,10 @@ import (
 )
 
 // defaultFeatures are what a new project has of its own unless it says otherwise.
-var defaultFeatures = []string{"features.images", featureProfiles, "features.storage.buckets", featureVolumes}
+var defaultFeatures = []string{"features.images", state.FeatureProfiles, "features.storage.buckets", state.FeatureVolumes}
 
 // features are what a project may have of its own.
-var features = append([]string{featureNetworks, "features.networks.zones"}, defaultFeatures...)
+var features = append([]string{state.FeatureNetworks, "features.networks.zones"}, defaultFeatures...)
 
 // CreateProject makes a project.
 func (s *Service) CreateProject(ctx context.Context, post api.ProjectsPost, by *api.EventRequestor) error {
@@ -107,28 +107,16 @@ func projectConfig(config map[string]string) (map[string]string, error) {
 		value := out[key]
 		switch {
 		case slices.Contains(features, key), key == "restricted":
-			on, err := boolean(value)
-			if err != nil {
+			on, ok := api.ParseBool(value)
+			if !ok {
 				return nil, api.Errorf(api.ConfigInvalid, "Invalid project configuration key %q value: %q is no boolean", key, value)
 			}
 			out[key] = strconv.FormatBool(on)
 		case key == "restricted.cluster.target" && value != "allow" && value != "block":
 			return nil, api.Errorf(api.ConfigInvalid, "Invalid project configuration key %q value: use allow or block", key)
-		case !slices.ContainsFunc(projectKeys, func(known string) bool {
-			return key == known || strings.HasSuffix(known, ".") && strings.HasPrefix(key, known) && len(key) > len(known)
-		}):
+		case !isAmong(projectKeys, key):
 			return nil, api.Errorf(api.ConfigInvalid, "Invalid project configuration key %q", key).WithHint("keys of your own begin with user.")
 		}
 	}
 	return out, nil
-}
-
-func boolean(text string) (bool, error) {
-	switch strings.ToLower(text) {
-	case "yes", "on":
-		return true, nil
-	case "no", "off":
-		return false, nil
-	}
-	return strconv.ParseBool(strings.ToLower(text))
 }

@@ -14,13 +14,6 @@ import (
 	"incusd/internal/storage"
 )
 
-// Features of a project that decide where its objects are.
-const (
-	featureNetworks = "features.networks"
-	featureProfiles = "features.profiles"
-	featureVolumes  = "features.storage.volumes"
-)
-
 // Pools lists the storage pools, by name, as the whole cluster has them.
 func Pools(view *raftstore.View) []api.StoragePool {
 	out := []api.StoragePool{}
@@ -33,9 +26,9 @@ func Pools(view *raftstore.View) []api.StoragePool {
 // Pool returns one storage pool, as the whole cluster has it or, if target is not empty, as the
 // member of that name has it.
 func Pool(view *raftstore.View, name, target string) (*api.StoragePool, error) {
-	e, ok := view.Pool(name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Storage pool not found")
+	e, err := poolRow(view, name)
+	if err != nil {
+		return nil, err
 	}
 	m, err := targeted(view, target)
 	if err != nil {
@@ -56,7 +49,7 @@ func poolOf(view *raftstore.View, e *state.Entity, m *state.Member) api.StorageP
 
 // Networks lists the managed networks that a project sees, or those of all projects.
 func Networks(view *raftstore.View, project string, all bool) []api.Network {
-	owner := view.Owner(project, featureNetworks)
+	owner := view.Owner(project, state.FeatureNetworks)
 	out := []api.Network{}
 	for _, e := range shown(view, view.Entities(state.EntityNetwork)) {
 		if all || e.Project == owner {
@@ -68,9 +61,9 @@ func Networks(view *raftstore.View, project string, all bool) []api.Network {
 
 // Network returns one managed network; see Pool.
 func Network(view *raftstore.View, project, name, target string) (*api.Network, error) {
-	e, ok := view.Network(view.Owner(project, featureNetworks), name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Network not found")
+	e, err := networkRow(view, project, name)
+	if err != nil {
+		return nil, err
 	}
 	m, err := targeted(view, target)
 	if err != nil {
@@ -91,10 +84,10 @@ func networkOf(view *raftstore.View, e *state.Entity, m *state.Member) api.Netwo
 
 // Volumes lists the custom volumes on a pool that a project sees, or those of all projects.
 func Volumes(view *raftstore.View, pool, project string, all bool) ([]api.StorageVolume, error) {
-	if _, ok := view.Pool(pool); !ok {
-		return nil, api.Errorf(api.NotFound, "Storage pool not found")
+	if _, err := poolRow(view, pool); err != nil {
+		return nil, err
 	}
-	owner := view.Owner(project, featureVolumes)
+	owner := view.Owner(project, state.FeatureVolumes)
 	out := []api.StorageVolume{}
 	for _, e := range shown(view, view.Entities(state.EntityVolume)) {
 		if e.Pool == pool && (all || e.Project == owner) {
@@ -106,12 +99,9 @@ func Volumes(view *raftstore.View, pool, project string, all bool) ([]api.Storag
 
 // Volume returns one custom volume.
 func Volume(view *raftstore.View, pool, project, name string) (*api.StorageVolume, error) {
-	if _, ok := view.Pool(pool); !ok {
-		return nil, api.Errorf(api.NotFound, "Storage pool not found")
-	}
-	e, ok := view.Volume(pool, view.Owner(project, featureVolumes), name)
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Storage volume not found")
+	_, e, err := volumeRow(view, pool, project, name)
+	if err != nil {
+		return nil, err
 	}
 	v := volumeOf(view, e)
 	return &v, nil
@@ -131,7 +121,7 @@ func volumeOf(view *raftstore.View, e *state.Entity) api.StorageVolume {
 
 // Profiles lists the profiles that a project sees, or those of all projects.
 func Profiles(view *raftstore.View, project string, all bool) []api.Profile {
-	owner := view.Owner(project, featureProfiles)
+	owner := view.Owner(project, state.FeatureProfiles)
 	out := []api.Profile{}
 	for _, p := range view.Profiles() {
 		if all || p.Project == owner {
@@ -143,7 +133,7 @@ func Profiles(view *raftstore.View, project string, all bool) []api.Profile {
 
 // Profile returns one profile.
 func Profile(view *raftstore.View, project, name string) (*api.Profile, error) {
-	p, ok := view.Profile(view.Owner(project, featureProfiles), name)
+	p, ok := view.Profile(view.Owner(project, state.FeatureProfiles), name)
 	if !ok {
 		return nil, api.Errorf(api.NotFound, "Fetch profile: Profile not found")
 	}
@@ -189,6 +179,36 @@ func projectOf(view *raftstore.View, p *state.Project) api.Project {
 	return api.Project{
 		ProjectPut: api.ProjectPut{Config: maps.Clone(p.Config), Description: p.Description}, Name: p.Name, UsedBy: used,
 	}
+}
+
+// poolRow is the row of a pool.
+func poolRow(view *raftstore.View, name string) (*state.Entity, error) {
+	row, ok := view.Pool(name)
+	if !ok {
+		return nil, api.Errorf(api.NotFound, "Storage pool not found")
+	}
+	return row, nil
+}
+
+// networkRow is the row of a network that a project sees.
+func networkRow(view *raftstore.View, project, name string) (*state.Entity, error) {
+	row, ok := view.Network(view.Owner(project, state.FeatureNetworks), name)
+	if !ok {
+		return nil, api.Errorf(api.NotFound, "Network not found")
+	}
+	return row, nil
+}
+
+// volumeRow is the row of a volume that a project sees, and that of the pool it lies on.
+func volumeRow(view *raftstore.View, pool, project, name string) (on, row *state.Entity, err error) {
+	if on, err = poolRow(view, pool); err != nil {
+		return nil, nil, err
+	}
+	row, ok := view.Volume(pool, view.Owner(project, state.FeatureVolumes), name)
+	if !ok {
+		return nil, nil, api.Errorf(api.NotFound, "Storage volume not found")
+	}
+	return on, row, nil
 }
 
 // shown leaves out what is on its way out, unless a member could not remove it and nothing else
@@ -309,9 +329,8 @@ func MemberConfig(view *raftstore.View, memberID string) []api.ClusterMemberConf
 			if strings.HasPrefix(key, "volatile.") || !memberSpecific(e.Kind, e.Type, key) {
 				continue
 			}
-			what := map[string]string{state.EntityPool: "storage pool", state.EntityNetwork: "network"}[e.Kind]
 			out = append(out, api.ClusterMemberConfigKey{
-				Entity: e.Kind, Name: e.Name, Key: key, Description: fmt.Sprintf("%q property for %s %q", key, what, e.Name),
+				Entity: e.Kind, Name: e.Name, Key: key, Description: fmt.Sprintf("%q property for %s %q", key, words(e.Kind), e.Name),
 			})
 		}
 	}

@@ -56,11 +56,15 @@ func (s *Service) propose(ctx context.Context, kind string, body any, by *api.Ev
 }
 
 func (s *Service) decide(ctx context.Context, kind string, body any, by *api.EventRequestor) (state.Result, error) {
-	cmd, err := state.NewCommand(kind, uuid.NewString(), s.now(), by, body)
+	return propose(ctx, s.store, kind, s.now(), by, body)
+}
+
+func propose(ctx context.Context, store Store, kind string, now time.Time, by *api.EventRequestor, body any) (state.Result, error) {
+	cmd, err := state.NewCommand(kind, uuid.NewString(), now, by, body)
 	if err != nil {
 		return state.Result{}, err
 	}
-	return s.store.Propose(ctx, cmd)
+	return store.Propose(ctx, cmd)
 }
 
 // repeat works a change out, and again if the object was changed between its being read and
@@ -165,7 +169,8 @@ func (s *Service) define(ctx context.Context, view *raftstore.View, row state.En
 	return err
 }
 
-// update changes what a row says. put gives the new description and configuration from the row.
+// update makes a row say that description and configuration; with target, the configuration is that
+// of one member.
 func (s *Service) update(ctx context.Context, row *state.Entity, view *raftstore.View, target, description string, config map[string]string, by *api.EventRequestor) error {
 	body, err := updateOf(view, row, target, description, config)
 	if err != nil {
@@ -175,7 +180,7 @@ func (s *Service) update(ctx context.Context, row *state.Entity, view *raftstore
 	if err != nil {
 		return basis(err)
 	}
-	if next.Revision == row.Revision && hasFailed(next) {
+	if next.Revision == row.Revision && next.HasFailed() {
 		// The same again means: try again.
 		next, err = s.propose(ctx, state.KindEntityCreate, state.EntityCreate{
 			ID: uuid.NewString(), Kind: row.Kind, Project: row.Project, Pool: row.Pool, Name: row.Name, Type: row.Type,
@@ -223,8 +228,8 @@ func (s *Service) remove(ctx context.Context, row *state.Entity, by *api.EventRe
 	return s.settled(ctx, next)
 }
 
-// settled waits, on a member that has applied the row itself, until every member that is online has reported what became of the row, or the
-// row is gone. A row that changes again meanwhile is waited for as it is then.
+// settled waits until every member that is online has reported what became of the row, or the row
+// is gone. A row that changes again meanwhile is waited for as it is then.
 func (s *Service) settled(ctx context.Context, row *state.Entity) error {
 	if row == nil {
 		return nil
@@ -281,15 +286,6 @@ func failure(row *state.Entity, failed []string) error {
 	}
 	return api.Errorf(api.EntityFailed, "The %s %q could not be %s on %d of %d members: %s",
 		words(row.Kind), row.Name, doing, len(failed), len(row.Members), strings.Join(failed, "; "))
-}
-
-func hasFailed(row *state.Entity) bool {
-	for _, part := range row.Members {
-		if part.Status == state.EntityErrored {
-			return true
-		}
-	}
-	return false
 }
 
 // split divides a configuration into the keys that are each member's own and the cluster's.

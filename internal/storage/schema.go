@@ -165,13 +165,11 @@ func text(value string) (string, error) {
 }
 
 func boolean(value string) (string, error) {
-	switch strings.ToLower(value) {
-	case "true", "1", "yes", "on":
-		return "true", nil
-	case "false", "0", "no", "off":
-		return "false", nil
+	on, ok := api.ParseBool(value)
+	if !ok {
+		return "", fmt.Errorf("%q is no boolean", value)
 	}
-	return "", fmt.Errorf("%q is no boolean", value)
+	return strconv.FormatBool(on), nil
 }
 
 func number(value string) (string, error) {

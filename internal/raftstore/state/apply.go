@@ -286,9 +286,13 @@ func (tx *transaction) carryOut(do action) (any, error) {
 // emit adds a lifecycle event of the command. token, which may be nil, is a token
 // whose operation changed with it.
 func (tx *transaction) emit(action, source string, token *Token) {
-	tx.events = append(tx.events, Event{
-		Time: tx.now, Action: action, Source: source, Requestor: tx.cmd.Requestor, Token: token,
-	})
+	tx.add(Event{Action: action, Source: source, Token: token})
+}
+
+// add adds an event of the command.
+func (tx *transaction) add(e Event) {
+	e.Time, e.Requestor = tx.now, tx.cmd.Requestor
+	tx.events = append(tx.events, e)
 }
 
 // A refusal is an error that leaves something behind. The command is rolled back all

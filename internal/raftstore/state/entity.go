@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -229,14 +228,15 @@ func shownEntity(txn *memdb.Txn, kind, project, pool, name string) (*Entity, boo
 		return e, true
 	}
 	for _, e := range entityTable.list(txn, "place", at) {
-		if e.hasFailed() {
+		if e.HasFailed() {
 			return e, true
 		}
 	}
 	return nil, false
 }
 
-func (e *Entity) hasFailed() bool {
+// HasFailed tells whether a member could not make or remove its part.
+func (e *Entity) HasFailed() bool {
 	return slices.ContainsFunc(e.memberIDs(), func(id string) bool { return e.Members[id].Status == EntityErrored })
 }
 
@@ -272,22 +272,12 @@ func (e *Entity) url() string {
 	case EntityVolume:
 		path = source(source("/1.0/storage-pools", e.Pool)+"/volumes/custom", e.Name)
 	}
-	return inProject(path, e.Project)
-}
-
-// inProject adds the project to a URL, unless it is the default one.
-func inProject(path, project string) string {
-	if project == "" || project == api.DefaultProject {
-		return path
-	}
-	return path + "?project=" + url.QueryEscape(project)
+	return api.InProject(path, e.Project)
 }
 
 // emitEntity adds a lifecycle event about e, such as "created"; context may be nil.
 func (tx *transaction) emitEntity(e *Entity, what string, context map[string]any) {
-	tx.events = append(tx.events, Event{
-		Time: tx.now, Action: e.Kind + "-" + what, Source: e.url(), Project: e.Project, Context: context, Requestor: tx.cmd.Requestor,
-	})
+	tx.add(Event{Action: e.Kind + "-" + what, Source: e.url(), Project: e.Project, Context: context})
 }
 
 // checkEntity checks what a new row says of itself.
@@ -338,6 +328,11 @@ func stepError(reason api.Reason, format string, args ...any) error {
 	return api.Errorf(reason, format, args...).WithCode(500)
 }
 
+// otherType refuses a step whose driver or type is not that of the row.
+func otherType(e *Entity) error {
+	return stepError(api.Conflict, "%s already exists with a different %s", e.sentence(), e.typeWord())
+}
+
 // applyEntityDefine is the first step of a two-step creation.
 func applyEntityDefine(tx *transaction, b *EntityDefine) (any, error) {
 	m, ok := activeMember(tx.Txn, b.MemberID)
@@ -371,7 +366,7 @@ func checkDefine(e *Entity, b *EntityDefine, m *Member) error {
 	_, again := e.Members[m.ID]
 	switch {
 	case b.Type != "" && b.Type != e.Type:
-		return stepError(api.Conflict, "%s already exists with a different %s", e.sentence(), e.typeWord())
+		return otherType(e)
 	case e.Made:
 		return stepError(api.Conflict, "%s is not in pending state", e.sentence())
 	case again && e.Kind == EntityPool:
@@ -402,7 +397,7 @@ func applyEntityCreate(tx *transaction, b *EntityCreate) (any, error) {
 		return nil, err
 	}
 	if exists && b.Type != "" && b.Type != e.Type {
-		return nil, stepError(api.Conflict, "%s already exists with a different %s", e.sentence(), e.typeWord())
+		return nil, otherType(e)
 	}
 	e.Made, e.Description, e.Config = true, b.Description, withoutEmpty(b.Config)
 	entityTable.put(tx, e)
@@ -447,12 +442,12 @@ func (tx *transaction) retryEntity(e *Entity, b *EntityCreate) (any, error) {
 	single := len(membersIn(tx.Txn, MemberActive)) == 1
 	same := maps.Equal(withoutEmpty(b.Config), withoutEmpty(e.Config))
 	switch {
-	case !e.hasFailed() && (single || e.Kind == EntityVolume):
+	case !e.HasFailed() && (single || e.Kind == EntityVolume):
 		return nil, api.Errorf(api.Conflict, "%s %q already exists", e.sentence(), e.Name)
-	case !e.hasFailed():
+	case !e.HasFailed():
 		return nil, stepError(api.Conflict, "The %s is already created", e.words())
 	case b.Type != "" && b.Type != e.Type:
-		return nil, stepError(api.Conflict, "%s already exists with a different %s", e.sentence(), e.typeWord())
+		return nil, otherType(e)
 	case len(b.Config) > 0 && !same:
 		return nil, stepError(api.BadRequest, "%s already partially created. Please do not specify any global config when re-running create", e.sentence())
 	}
@@ -663,7 +658,7 @@ func usersOf(txn *memdb.Txn, e *Entity) []string {
 	var users []string
 	for _, p := range allProfiles(txn) {
 		if profileUses(txn, p, e) {
-			users = append(users, inProject(source("/1.0/profiles", p.Name), p.Project))
+			users = append(users, p.url())
 		}
 	}
 	if e.Kind == EntityPool {
@@ -686,11 +681,11 @@ func profileUses(txn *memdb.Txn, p *Profile, e *Entity) bool {
 		case e.Kind == EntityPool && device["type"] == "disk" && device["pool"] == e.Name:
 			return true
 		case e.Kind == EntityVolume && device["type"] == "disk" && device["pool"] == e.Pool && device["source"] == e.Name:
-			if ownerOf(txn, p.Project, "features.storage.volumes") == e.Project {
+			if ownerOf(txn, p.Project, FeatureVolumes) == e.Project {
 				return true
 			}
 		case e.Kind == EntityNetwork && device["type"] == "nic":
-			if device["network"] == e.Name && ownerOf(txn, p.Project, "features.networks") == e.Project ||
+			if device["network"] == e.Name && ownerOf(txn, p.Project, FeatureNetworks) == e.Project ||
 				device["network"] == "" && device["parent"] == e.Name && e.Project == api.DefaultProject {
 				return true
 			}

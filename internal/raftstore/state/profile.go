@@ -64,6 +64,9 @@ func (p *Profile) Hash() string {
 	return hashOf(p.Description, withoutEmpty(p.Config), devices)
 }
 
+// url is the profile's in the API.
+func (p *Profile) url() string { return api.InProject(source("/1.0/profiles", p.Name), p.Project) }
+
 // Profile returns the profile of that name in that very project.
 func (v *View) Profile(project, name string) (*Profile, bool) {
 	return findProfile(v.txn, project, name)
@@ -78,7 +81,7 @@ func findProfile(txn *memdb.Txn, project, name string) (*Profile, bool) {
 		return p, true
 	}
 	owner, ok := projectOf(txn, project)
-	if name != api.DefaultProfile || !ok || !owner.Enabled(featureProfiles) {
+	if name != api.DefaultProfile || !ok || !owner.Enabled(FeatureProfiles) {
 		return nil, false
 	}
 	return builtInProfile(project), true
@@ -96,7 +99,7 @@ func builtInProfile(project string) *Profile {
 func allProfiles(txn *memdb.Txn) []*Profile {
 	all := profileTable.list(txn, primary)
 	for _, project := range allProjects(txn) {
-		if !project.Enabled(featureProfiles) {
+		if !project.Enabled(FeatureProfiles) {
 			continue
 		}
 		if _, ok := profileTable.get(txn, primary, profileKey(project.Name, api.DefaultProfile)); !ok {
@@ -118,7 +121,7 @@ func applyProfileCreate(tx *transaction, b *ProfileCreate) (any, error) {
 	switch {
 	case !ok:
 		return nil, api.Errorf(api.NotFound, "Project not found")
-	case !owner.Enabled(featureProfiles):
+	case !owner.Enabled(FeatureProfiles):
 		return nil, badRequest("The project %q has no profiles of its own", p.Project)
 	case tx.counts.profiles >= MaxProfiles:
 		return nil, api.Errorf(api.TooMany, "There are %d profiles, which is the limit", MaxProfiles)
@@ -152,12 +155,9 @@ func applyProfileUpdate(tx *transaction, b *ProfileUpdate) (any, error) {
 }
 
 func applyProfileRename(tx *transaction, b *ProfileRename) (any, error) {
-	if b.Name == api.DefaultProfile {
-		return nil, api.Errorf(api.BadRequest, `The "default" profile cannot be renamed`).WithCode(403)
-	}
-	p, ok := profileTable.get(tx.Txn, primary, profileKey(b.Project, b.Name))
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Profile not found")
+	p, err := tx.ownProfile(b.Project, b.Name, "renamed")
+	if err != nil {
+		return nil, err
 	}
 	if err := api.ValidateName(b.NewName); err != nil {
 		return nil, api.Errorf(api.NameInvalid, "Invalid profile name: %v", err)
@@ -174,23 +174,29 @@ func applyProfileRename(tx *transaction, b *ProfileRename) (any, error) {
 }
 
 func applyProfileDelete(tx *transaction, b *ProfileDelete) (any, error) {
-	if b.Name == api.DefaultProfile {
-		return nil, api.Errorf(api.BadRequest, `The "default" profile cannot be deleted`).WithCode(403)
-	}
-	p, ok := profileTable.get(tx.Txn, primary, profileKey(b.Project, b.Name))
-	if !ok {
-		return nil, api.Errorf(api.NotFound, "Profile not found")
+	p, err := tx.ownProfile(b.Project, b.Name, "deleted")
+	if err != nil {
+		return nil, err
 	}
 	profileTable.drop(tx, p)
 	tx.emitProfile(p, "deleted", nil)
 	return nil, nil
 }
 
+// ownProfile is a profile that somebody has made; verb is what is to be done with it.
+func (tx *transaction) ownProfile(project, name, verb string) (*Profile, error) {
+	if name == api.DefaultProfile {
+		return nil, api.Errorf(api.BadRequest, `The "default" profile cannot be %s`, verb).WithCode(403)
+	}
+	p, ok := profileTable.get(tx.Txn, primary, profileKey(project, name))
+	if !ok {
+		return nil, api.Errorf(api.NotFound, "Profile not found")
+	}
+	return p, nil
+}
+
 func (tx *transaction) emitProfile(p *Profile, what string, context map[string]any) {
-	tx.events = append(tx.events, Event{
-		Time: tx.now, Action: "profile-" + what, Source: inProject(source("/1.0/profiles", p.Name), p.Project),
-		Project: p.Project, Context: context, Requestor: tx.cmd.Requestor,
-	})
+	tx.add(Event{Action: "profile-" + what, Source: p.url(), Project: p.Project, Context: context})
 }
 
 // checkProfile checks sizes, and that the pools and networks of the devices are there: here is
@@ -216,7 +222,7 @@ func (tx *transaction) checkProfile(p *Profile) error {
 			}
 		}
 		if network := device["network"]; device["type"] == "nic" && network != "" {
-			owner := ownerOf(tx.Txn, p.Project, featureNetworks)
+			owner := ownerOf(tx.Txn, p.Project, FeatureNetworks)
 			if _, ok := entityTable.get(tx.Txn, "name", place(EntityNetwork, owner, "", network)); !ok {
 				return badRequest("Device validation failed for %q: The network %q doesn't exist", name, network)
 			}

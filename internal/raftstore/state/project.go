@@ -12,9 +12,9 @@ import (
 
 // Features that decide which project's objects a project sees.
 const (
-	featureNetworks = "features.networks"
-	featureProfiles = "features.profiles"
-	featureVolumes  = "features.storage.volumes"
+	FeatureNetworks = "features.networks"
+	FeatureProfiles = "features.profiles"
+	FeatureVolumes  = "features.storage.volumes"
 )
 
 // Project is a row of a project. The project "default" is there without a row, as View.Project
@@ -89,8 +89,8 @@ func projectOf(txn *memdb.Txn, name string) (*Project, bool) {
 		return nil, false
 	}
 	return &Project{Name: name, Description: "Default Incus project", Config: map[string]string{
-		"features.images": "true", featureNetworks: "true", "features.networks.zones": "true",
-		featureProfiles: "true", "features.storage.buckets": "true", featureVolumes: "true",
+		"features.images": "true", FeatureNetworks: "true", "features.networks.zones": "true",
+		FeatureProfiles: "true", "features.storage.buckets": "true", FeatureVolumes: "true",
 	}}, true
 }
 
@@ -111,7 +111,7 @@ func inhabitants(txn *memdb.Txn, project string) []string {
 	var urls []string
 	for _, p := range allProfiles(txn) {
 		if p.Project == project {
-			urls = append(urls, inProject(source("/1.0/profiles", p.Name), project))
+			urls = append(urls, p.url())
 		}
 	}
 	for _, kind := range []string{EntityNetwork, EntityVolume} {
@@ -236,8 +236,5 @@ func applyProjectDelete(tx *transaction, b *ProjectDelete) (any, error) {
 }
 
 func (tx *transaction) emitProject(p *Project, what string, context map[string]any) {
-	tx.events = append(tx.events, Event{
-		Time: tx.now, Action: "project-" + what, Source: source("/1.0/projects", p.Name), Project: p.Name,
-		Context: context, Requestor: tx.cmd.Requestor,
-	})
+	tx.add(Event{Action: "project-" + what, Source: source("/1.0/projects", p.Name), Project: p.Name, Context: context})
 }
