@@ -236,8 +236,13 @@ func (s *Service) settled(ctx context.Context, row *state.Entity) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for {
-		view := s.store.Local()
+	// The leader has applied the row. This member may lag behind, and a row that is not here yet must
+	// not look like one that is gone.
+	view, err := s.store.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("The %s %q was written, but what became of it is not known: %w", words(row.Kind), row.Name, err)
+	}
+	for ; ; view = s.store.Local() {
 		now, there := view.Entity(row.ID)
 		if !there {
 			return nil
