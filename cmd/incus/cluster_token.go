@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -64,24 +65,12 @@ func (a *app) clusterListTokensCommand() *cobra.Command {
 		Short: "List the join tokens that can still be used",
 		Long:  "List the join tokens that can still be used.\n\n" + columnHelp(a.tokenColumns(table.Format{})),
 		Args:  argCount(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags, a.tokenColumns)
-			if err != nil {
-				return err
+		RunE: listAll(a, &flags, a.tokenColumns, func(ctx context.Context, c *client.Client) ([]client.JoinToken, error) {
+			if err := requireCluster(ctx, c); err != nil {
+				return nil, err
 			}
-			c, err := a.onlyRemote(args)
-			if err != nil {
-				return err
-			}
-			if err := requireCluster(cmd.Context(), c); err != nil {
-				return err
-			}
-			tokens, err := c.JoinTokens(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return list.print(a, tokens)
-		},
+			return c.JoinTokens(ctx)
+		}),
 	}
 	flags.add(cmd, "ntE")
 	return cmd

@@ -104,11 +104,16 @@ func checkAddress(text string) error {
 	return nil
 }
 
-// bootstrap asks what the first member of a cluster needs.
-func (d *dialogue) bootstrap(ctx context.Context, address string) (*preseed, error) {
+// memberName asks what this server shall be called in the cluster.
+func (d *dialogue) memberName(ctx context.Context) (string, error) {
 	fallback := d.server.Environment.ServerName
 	question := "What member name should be used to identify this server in the cluster? [default=" + fallback + "]: "
-	name, err := d.text(ctx, question, fallback, api.ValidateMemberName)
+	return d.text(ctx, question, fallback, api.ValidateMemberName)
+}
+
+// bootstrap asks what the first member of a cluster needs.
+func (d *dialogue) bootstrap(ctx context.Context, address string) (*preseed, error) {
+	name, err := d.memberName(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -188,9 +193,7 @@ func (d *dialogue) byToken(ctx context.Context, p *preseed) (*api.JoinReport, er
 
 // byPassword asks for the cluster, lets the person recognize it, and asks for its password.
 func (d *dialogue) byPassword(ctx context.Context, p *preseed) (*api.JoinReport, error) {
-	fallback := d.server.Environment.ServerName
-	question := "What member name should be used to identify this server in the cluster? [default=" + fallback + "]: "
-	name, err := d.text(ctx, question, fallback, api.ValidateMemberName)
+	name, err := d.memberName(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,15 +45,10 @@ func (a *application) checkDrivers(ctx context.Context, p *preseed) error {
 	if err != nil {
 		return err
 	}
-	var works []string
-	for _, driver := range server.Environment.StorageSupportedDrivers {
-		works = append(works, driver.Name)
-	}
-	slices.Sort(works)
 	for _, pool := range p.StoragePools {
-		if pool.Driver != "" && !slices.Contains(works, pool.Driver) {
+		if pool.Driver != "" && !supports(server, pool.Driver) {
 			return api.Errorf(api.DriverUnavailable, "storage_pools: the driver %q of %q isn't available on this machine; nothing was changed", pool.Driver, pool.Name).
-				WithHint("use one of %s, or install what %s needs", strings.Join(works, ", "), pool.Driver)
+				WithHint("use one of %s, or install what %s needs", strings.Join(drivers(server), ", "), pool.Driver)
 		}
 	}
 	return nil
@@ -98,7 +94,7 @@ func (a *application) entities(ctx context.Context, p *preseed) error {
 	return nil
 }
 
-// merged is now with the keys of more.
+// mergedConfig is now with the keys of more.
 func mergedConfig(now, more api.ConfigMap) api.ConfigMap {
 	out := maps.Clone(now)
 	if out == nil {
@@ -132,9 +128,7 @@ func (a *application) pool(ctx context.Context, pool api.StoragePoolsPost) error
 		}
 		put := now.StoragePoolPut
 		put.Config = mergedConfig(put.Config, a.own("storage-pool", pool.Config))
-		if pool.Description != "" {
-			put.Description = pool.Description
-		}
+		put.Description = cmp.Or(pool.Description, put.Description)
 		return a.client.UpdateStoragePool(ctx, pool.Name, put, etag)
 	})
 }
@@ -154,9 +148,7 @@ func (a *application) network(ctx context.Context, n preseedNetwork) error {
 		// An address that was chosen for "auto" stays.
 		maps.DeleteFunc(wanted, func(key, value string) bool { return value == "auto" && put.Config[key] != "" })
 		put.Config = mergedConfig(put.Config, wanted)
-		if n.Description != "" {
-			put.Description = n.Description
-		}
+		put.Description = cmp.Or(n.Description, put.Description)
 		return c.UpdateNetwork(ctx, n.Name, put, etag)
 	})
 }
@@ -172,9 +164,7 @@ func (a *application) project(ctx context.Context, project api.ProjectsPost) err
 		}
 		put := now.ProjectPut
 		put.Config = mergedConfig(put.Config, project.Config)
-		if project.Description != "" {
-			put.Description = project.Description
-		}
+		put.Description = cmp.Or(project.Description, put.Description)
 		return a.client.UpdateProject(ctx, project.Name, put, etag)
 	})
 }
@@ -194,9 +184,7 @@ func (a *application) volume(ctx context.Context, v preseedVolume) error {
 		}
 		put := now.StorageVolumePut
 		put.Config = mergedConfig(put.Config, v.Config)
-		if v.Description != "" {
-			put.Description = v.Description
-		}
+		put.Description = cmp.Or(v.Description, put.Description)
 		return c.UpdateStorageVolume(ctx, v.Pool, v.Name, put, etag)
 	})
 }
@@ -219,9 +207,7 @@ func (a *application) profile(ctx context.Context, profile preseedProfile) error
 		for name, device := range profile.Devices {
 			put.Devices[name] = mergedConfig(put.Devices[name], device)
 		}
-		if profile.Description != "" {
-			put.Description = profile.Description
-		}
+		put.Description = cmp.Or(profile.Description, put.Description)
 		return c.UpdateProfile(ctx, profile.Name, put, etag)
 	})
 }

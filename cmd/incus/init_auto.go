@@ -31,20 +31,18 @@ func (a *app) automatic(ctx context.Context, c *client.Client, f *initFlags) (*p
 	if err != nil {
 		return nil, err
 	}
-	devices := map[string]api.ConfigMap{}
-	if !hasDevice(profile, func(d api.ConfigMap) bool { return d["type"] == "disk" && d["path"] == "/" }) && pool != "" {
-		devices["root"] = api.ConfigMap{"type": "disk", "path": "/", "pool": pool}
+	if hasDevice(profile, func(d api.ConfigMap) bool { return d["type"] == "disk" && d["path"] == "/" }) {
+		pool = ""
 	}
+	var nic api.ConfigMap
 	if !hasDevice(profile, func(d api.ConfigMap) bool { return d["type"] == "nic" }) {
 		bridge, err := autoBridge(ctx, c, p)
 		if err != nil {
 			return nil, err
 		}
-		devices["eth0"] = api.ConfigMap{"type": "nic", "name": "eth0", "network": bridge}
+		nic = firstNIC(&api.Network{Name: bridge, Managed: true})
 	}
-	if len(devices) > 0 {
-		p.Profiles = []preseedProfile{{ProfilesPost: api.ProfilesPost{Name: api.DefaultProfile, ProfilePut: api.ProfilePut{Devices: devices}}}}
-	}
+	p.addDevices(pool, nic)
 	return p, nil
 }
 
@@ -97,7 +95,14 @@ func (a *app) autoPool(ctx context.Context, c *client.Client, f *initFlags, p *p
 }
 
 func supports(server *api.Server, driver string) bool {
-	return slices.ContainsFunc(server.Environment.StorageSupportedDrivers, func(d api.StorageDriverInfo) bool { return d.Name == driver })
+	return slices.Contains(drivers(server), driver)
+}
+
+// drivers are the storage drivers that work on the server's machine, in order.
+func drivers(server *api.Server) []string {
+	names := namesOf(server.Environment.StorageSupportedDrivers, func(d api.StorageDriverInfo) string { return d.Name })
+	slices.Sort(names)
+	return names
 }
 
 // autoBridge returns a managed bridge that is there, or adds one under the first free name.

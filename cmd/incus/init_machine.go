@@ -27,9 +27,7 @@ func (d *dialogue) machine(ctx context.Context, p *preseed, clustered bool) erro
 	if err != nil {
 		return err
 	}
-	if devices := defaultDevices(root, nic); len(devices) > 0 {
-		p.Profiles = []preseedProfile{{ProfilesPost: api.ProfilesPost{Name: api.DefaultProfile, ProfilePut: api.ProfilePut{Devices: devices}}}}
-	}
+	p.addDevices(root, nic)
 	if !clustered {
 		if err := d.listen(ctx, p); err != nil {
 			return err
@@ -39,20 +37,20 @@ func (d *dialogue) machine(ctx context.Context, p *preseed, clustered bool) erro
 	if err != nil || update {
 		return err
 	}
-	return p.set("images.auto_update_interval", "0")
+	p.set("images.auto_update_interval", "0")
+	return nil
 }
 
 // set sets a key of the section config.
-func (p *preseed) set(key, value string) error {
+func (p *preseed) set(key, value string) {
 	if p.Config == nil {
 		p.Config = api.ConfigMap{}
 	}
 	p.Config[key] = value
-	return nil
 }
 
-// defaultDevices are those of the default profile: a root disk on a pool, and a nic.
-func defaultDevices(pool string, nic api.ConfigMap) map[string]api.ConfigMap {
+// addDevices gives the default profile a root disk on a pool, and a nic, as far as there are any.
+func (p *preseed) addDevices(pool string, nic api.ConfigMap) {
 	devices := map[string]api.ConfigMap{}
 	if pool != "" {
 		devices["root"] = api.ConfigMap{"type": "disk", "path": "/", "pool": pool}
@@ -60,7 +58,16 @@ func defaultDevices(pool string, nic api.ConfigMap) map[string]api.ConfigMap {
 	if nic != nil {
 		devices["eth0"] = nic
 	}
-	return devices
+	if len(devices) > 0 {
+		p.Profiles = []preseedProfile{{ProfilesPost: api.ProfilesPost{Name: api.DefaultProfile, ProfilePut: api.ProfilePut{Devices: devices}}}}
+	}
+}
+
+// firstNIC is the device eth0 on a network.
+func firstNIC(n *api.Network) api.ConfigMap {
+	nic := nicOn(n)
+	nic["name"] = "eth0"
+	return nic
 }
 
 // storage asks for storage pools and returns the one for root disks.
@@ -108,9 +115,14 @@ func (d *dialogue) isNewPool(ctx context.Context, name string) error {
 		return err
 	}
 	_, _, err := d.client.StoragePool(ctx, name)
+	return isNew("storage pool", name, err)
+}
+
+// isNew refuses the name of something that is there: reading it ended with err.
+func isNew(what, name string, err error) error {
 	switch {
 	case err == nil:
-		return fmt.Errorf("The requested storage pool %q already exists. Please choose another name.", name)
+		return fmt.Errorf("The requested %s %q already exists. Please choose another name.", what, name)
 	case errors.Is(err, api.NotFound):
 		return nil
 	}
@@ -256,7 +268,7 @@ func (d *dialogue) network(ctx context.Context, p *preseed, clustered bool) (api
 		return nil, err
 	}
 	var found *api.Network
-	name, err := d.text(ctx, "Name of the existing bridge or host interface: ", "", func(name string) (err error) {
+	_, err = d.text(ctx, "Name of the existing bridge or host interface: ", "", func(name string) (err error) {
 		if err := notEmpty(name); err != nil {
 			return err
 		}
@@ -269,26 +281,14 @@ func (d *dialogue) network(ctx context.Context, p *preseed, clustered bool) (api
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case found.Managed:
-		return api.ConfigMap{"type": "nic", "name": "eth0", "network": name}, nil
-	case found.Type == "bridge":
-		return api.ConfigMap{"type": "nic", "name": "eth0", "nictype": "bridged", "parent": name}, nil
-	}
-	return api.ConfigMap{"type": "nic", "name": "eth0", "nictype": "macvlan", "parent": name}, nil
+	return firstNIC(found), nil
 }
 
 // bridge asks for a new bridge.
 func (d *dialogue) bridge(ctx context.Context, p *preseed) (api.ConfigMap, error) {
 	name, err := d.text(ctx, "What should the new bridge be called? [default=incusbr0]: ", "incusbr0", func(name string) error {
 		_, _, err := d.client.Network(ctx, name)
-		switch {
-		case err == nil:
-			return fmt.Errorf("The requested network bridge %q already exists. Please choose another name.", name)
-		case errors.Is(err, api.NotFound):
-			return nil
-		}
-		return err
+		return isNew("network bridge", name, err)
 	})
 	if err != nil {
 		return nil, err
@@ -300,7 +300,7 @@ func (d *dialogue) bridge(ctx context.Context, p *preseed) (api.ConfigMap, error
 		}
 	}
 	p.Networks = append(p.Networks, preseedNetwork{NetworksPost: api.NetworksPost{Name: name, NetworkPut: api.NetworkPut{Config: config}}})
-	return api.ConfigMap{"type": "nic", "name": "eth0", "network": name}, nil
+	return firstNIC(&api.Network{Name: name, Managed: true}), nil
 }
 
 // subnet asks for a bridge's address of one family.
@@ -361,5 +361,6 @@ func (d *dialogue) listen(ctx context.Context, p *preseed) error {
 	if err != nil {
 		return err
 	}
-	return p.set("core.https_address", address)
+	p.set("core.https_address", address)
+	return nil
 }

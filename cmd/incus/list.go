@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"incusd/client"
 	"incusd/cmd/incus/internal/table"
 )
 
@@ -17,7 +19,10 @@ type column[T any] struct {
 }
 
 // listFlags are the flags that all lists have.
-type listFlags struct{ format, columns string }
+type listFlags struct {
+	format, columns string
+	allProjects     bool
+}
 
 func (l *listFlags) add(cmd *cobra.Command, columns string) {
 	flags := cmd.Flags()
@@ -29,14 +34,14 @@ func (l *listFlags) add(cmd *cobra.Command, columns string) {
 }
 
 // addProjects adds --all-projects to a list that has a column e, the project.
-func (l *listFlags) addProjects(cmd *cobra.Command, all *bool) {
-	cmd.Flags().BoolVar(all, "all-projects", false, "List those of all projects")
+func (l *listFlags) addProjects(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&l.allProjects, "all-projects", false, "List those of all projects")
 }
 
 // withProject shows the project first, where objects of all projects are listed and the user has
 // not chosen columns.
-func (l listFlags) withProject(cmd *cobra.Command, all bool) listFlags {
-	if all && !cmd.Flags().Changed("columns") {
+func (l listFlags) withProject(cmd *cobra.Command) listFlags {
+	if l.allProjects && !cmd.Flags().Changed("columns") {
 		l.columns = "e" + l.columns
 	}
 	return l
@@ -115,6 +120,25 @@ func (l *listing[T]) print(a *app, items []T) error {
 		}
 	}
 	return table.Write(a.stdout, l.format, header, rows, items)
+}
+
+// listAll is what a list command without filters runs: it prints what fetch finds.
+func listAll[T any](a *app, flags *listFlags, columns func(table.Format) []column[T], fetch func(context.Context, *client.Client) ([]T, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		list, err := newListing(flags.withProject(cmd), columns)
+		if err != nil {
+			return err
+		}
+		c, err := a.onlyRemote(args)
+		if err != nil {
+			return err
+		}
+		items, err := fetch(cmd.Context(), c)
+		if err != nil {
+			return err
+		}
+		return list.print(a, items)
+	}
 }
 
 // yesOrNo prints a flag the way lists do.

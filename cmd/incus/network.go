@@ -21,16 +21,10 @@ func (a *app) networks() *noun[api.Network, api.NetworkPut] {
 		example: "incusbr0", pair: "ipv4.address=10.1.2.1/24",
 		sample:  "description: For the web servers\nconfig:\n  ipv4.address: 10.1.2.1/24\n  ipv4.nat: \"true\"\n",
 		deleted: "Network %s deleted", renamed: "Network %s renamed to %s",
-		get: func(ctx context.Context, c *client.Client, name string) (*api.Network, string, error) {
-			return c.Network(ctx, name)
-		},
-		put: func(ctx context.Context, c *client.Client, name string, put api.NetworkPut, etag string) error {
-			return c.UpdateNetwork(ctx, name, put, etag)
-		},
-		delete: func(ctx context.Context, c *client.Client, name string) error { return c.DeleteNetwork(ctx, name) },
-		rename: func(ctx context.Context, c *client.Client, name, to string) error {
-			return c.RenameNetwork(ctx, name, to)
-		},
+		get:         (*client.Client).Network,
+		put:         (*client.Client).UpdateNetwork,
+		delete:      (*client.Client).DeleteNetwork,
+		rename:      (*client.Client).RenameNetwork,
 		part:        func(n *api.Network) *api.NetworkPut { return &n.NetworkPut },
 		config:      func(n *api.NetworkPut) *api.ConfigMap { return &n.Config },
 		description: func(n *api.NetworkPut) *string { return &n.Description },
@@ -101,7 +95,6 @@ func networkColumns(table.Format) []column[api.Network] {
 
 func (a *app) networkListCommand() *cobra.Command {
 	var flags listFlags
-	var all bool
 	var target string
 	cmd := &cobra.Command{
 		Use:     "list [<remote>:]",
@@ -112,27 +105,16 @@ func (a *app) networkListCommand() *cobra.Command {
 			columnHelp(networkColumns(table.Format{})),
 		Example: "  incus network list\n  incus network list --all-projects\n  incus network list -c ns -f csv --target server2",
 		Args:    argCount(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags.withProject(cmd, all), networkColumns)
+		RunE: listAll(a, &flags, networkColumns, func(ctx context.Context, c *client.Client) ([]api.Network, error) {
+			c, err := aim(ctx, c, target)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			c, err := a.onlyRemote(args)
-			if err != nil {
-				return err
-			}
-			if c, err = aim(cmd.Context(), c, target); err != nil {
-				return err
-			}
-			networks, err := c.Networks(cmd.Context(), all)
-			if err != nil {
-				return err
-			}
-			return list.print(a, networks)
-		},
+			return c.Networks(ctx, flags.allProjects)
+		}),
 	}
 	flags.add(cmd, "ntm46dus")
-	flags.addProjects(cmd, &all)
+	flags.addProjects(cmd)
 	a.targetFlag(cmd, &target)
 	return cmd
 }

@@ -28,15 +28,16 @@ type noun[O, P any] struct {
 	// sample is its writable part as YAML, for who edits one.
 	sample string
 
-	get         func(context.Context, *client.Client, string) (*O, string, error)
-	put         func(context.Context, *client.Client, string, P, string) error
-	delete      func(context.Context, *client.Client, string) error
-	rename      func(c context.Context, from *client.Client, name, to string) error // nil if it cannot be
+	// The calls have the client first, so that its methods fit.
+	get         func(*client.Client, context.Context, string) (*O, string, error)
+	put         func(*client.Client, context.Context, string, P, string) error
+	delete      func(*client.Client, context.Context, string) error
+	rename      func(c *client.Client, ctx context.Context, name, to string) error // nil if it cannot be
 	part        func(*O) *P
 	config      func(*P) *api.ConfigMap
 	description func(*P) *string
 	// measure is what show --resources prints; nil if there is nothing to measure.
-	measure func(context.Context, *client.Client, string) (any, error)
+	measure func(*client.Client, context.Context, string) (*api.ResourcesStoragePool, error)
 	// targets is true if members have keys of their own.
 	targets bool
 	// names lists those that there are, for the shell.
@@ -108,13 +109,13 @@ func (n *noun[O, P]) showCommand() *cobra.Command {
 	cmd := n.onMember(n.usage("show"), "Show a "+n.words+" as YAML", 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
 			if measured {
-				found, err := n.measure(ctx, c, name)
+				found, err := n.measure(c, ctx, name)
 				if err != nil {
 					return err
 				}
 				return table.WriteYAML(n.app.stdout, found)
 			}
-			object, _, err := n.get(ctx, c, name)
+			object, _, err := n.get(c, ctx, name)
 			if err != nil {
 				return err
 			}
@@ -142,7 +143,7 @@ func (n *noun[O, P]) getCommand() *cobra.Command {
 	var isProperty bool
 	cmd := n.onMember(n.usage("get")+" <key>", "Print a configuration key of a "+n.words, 2, 2,
 		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			object, _, err := n.get(ctx, c, name)
+			object, _, err := n.get(c, ctx, name)
 			if err != nil {
 				return err
 			}
@@ -204,7 +205,7 @@ func (n *noun[O, P]) withProperty(cmd *cobra.Command, isProperty *bool) *cobra.C
 		if *isProperty {
 			return []string{"description"}, nil
 		}
-		object, _, err := n.get(ctx, c, args[0])
+		object, _, err := n.get(c, ctx, args[0])
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +226,7 @@ func (n *noun[O, P]) change(ctx context.Context, c *client.Client, name string, 
 }
 
 func (n *noun[O, P]) changeOnce(ctx context.Context, c *client.Client, name string, values map[string]string, isProperty bool) error {
-	object, etag, err := n.get(ctx, c, name)
+	object, etag, err := n.get(c, ctx, name)
 	if err != nil {
 		return err
 	}
@@ -249,22 +250,22 @@ func (n *noun[O, P]) changeOnce(ctx context.Context, c *client.Client, name stri
 		}
 	}
 	*n.config(part) = config
-	return n.put(ctx, c, name, *part, etag)
+	return n.put(c, ctx, name, *part, etag)
 }
 
 func (n *noun[O, P]) editCommand() *cobra.Command {
 	cmd := n.onMember(n.usage("edit"), "Edit a "+n.words+" as YAML", 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			object, etag, err := n.get(ctx, c, name)
+			object, etag, err := n.get(c, ctx, name)
 			if err != nil {
 				return err
 			}
 			if !n.app.stdinTerminal {
 				// What "show" printed is taken, too: its other fields are known, and ignored. It was not
 				// made from what is there now.
-				return editObject(ctx, n.app, *object, "", func(changed O) error { return n.put(ctx, c, name, *n.part(&changed), "") })
+				return editObject(ctx, n.app, *object, "", func(changed O) error { return n.put(c, ctx, name, *n.part(&changed), "") })
 			}
-			return editObject(ctx, n.app, *n.part(object), n.help(), func(changed P) error { return n.put(ctx, c, name, changed, etag) })
+			return editObject(ctx, n.app, *n.part(object), n.help(), func(changed P) error { return n.put(c, ctx, name, changed, etag) })
 		})
 	cmd.Long = cmd.Short + ".\n\nWhen stdin is no terminal, the YAML is read from there."
 	name := n.example[strings.LastIndexByte(n.example, ' ')+1:]
@@ -284,7 +285,7 @@ func (n *noun[O, P]) help() string {
 func (n *noun[O, P]) deleteCommand() *cobra.Command {
 	cmd := n.command(n.usage("delete"), "Delete a "+n.words, 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			if err := n.delete(ctx, c, name); err != nil {
+			if err := n.delete(c, ctx, name); err != nil {
 				return err
 			}
 			n.app.say(n.deleted, name)
@@ -298,7 +299,7 @@ func (n *noun[O, P]) deleteCommand() *cobra.Command {
 func (n *noun[O, P]) renameCommand() *cobra.Command {
 	cmd := n.command(n.usage("rename")+" <new-name>", "Rename a "+n.words, 2, 2,
 		func(ctx context.Context, c *client.Client, name string, args []string) error {
-			if err := n.rename(ctx, c, name, args[0]); err != nil {
+			if err := n.rename(c, ctx, name, args[0]); err != nil {
 				return err
 			}
 			n.app.say(n.renamed, name, args[0])

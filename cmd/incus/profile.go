@@ -19,16 +19,10 @@ func (a *app) profiles() *noun[api.Profile, api.ProfilePut] {
 		sample: "description: For the web servers\nconfig:\n  user.owner: jane\ndevices:\n" +
 			"  eth0:\n    type: nic\n    network: incusbr0\n",
 		deleted: "Profile %s deleted", renamed: "Profile %s renamed to %s",
-		get: func(ctx context.Context, c *client.Client, name string) (*api.Profile, string, error) {
-			return c.Profile(ctx, name)
-		},
-		put: func(ctx context.Context, c *client.Client, name string, put api.ProfilePut, etag string) error {
-			return c.UpdateProfile(ctx, name, put, etag)
-		},
-		delete: func(ctx context.Context, c *client.Client, name string) error { return c.DeleteProfile(ctx, name) },
-		rename: func(ctx context.Context, c *client.Client, name, to string) error {
-			return c.RenameProfile(ctx, name, to)
-		},
+		get:         (*client.Client).Profile,
+		put:         (*client.Client).UpdateProfile,
+		delete:      (*client.Client).DeleteProfile,
+		rename:      (*client.Client).RenameProfile,
 		part:        func(p *api.Profile) *api.ProfilePut { return &p.ProfilePut },
 		config:      func(p *api.ProfilePut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.ProfilePut) *string { return &p.Description },
@@ -121,7 +115,6 @@ func profileColumns(table.Format) []column[api.Profile] {
 
 func (a *app) profileListCommand() *cobra.Command {
 	var flags listFlags
-	var all bool
 	cmd := &cobra.Command{
 		Use:     "list [<remote>:]",
 		Aliases: []string{"ls"},
@@ -129,23 +122,11 @@ func (a *app) profileListCommand() *cobra.Command {
 		Long:    "List the profiles.\n\n" + columnHelp(profileColumns(table.Format{})),
 		Example: "  incus profile list\n  incus profile list --all-projects -f csv",
 		Args:    argCount(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags.withProject(cmd, all), profileColumns)
-			if err != nil {
-				return err
-			}
-			c, err := a.onlyRemote(args)
-			if err != nil {
-				return err
-			}
-			profiles, err := c.Profiles(cmd.Context(), all)
-			if err != nil {
-				return err
-			}
-			return list.print(a, profiles)
-		},
+		RunE: listAll(a, &flags, profileColumns, func(ctx context.Context, c *client.Client) ([]api.Profile, error) {
+			return c.Profiles(ctx, flags.allProjects)
+		}),
 	}
 	flags.add(cmd, "ndu")
-	flags.addProjects(cmd, &all)
+	flags.addProjects(cmd)
 	return cmd
 }

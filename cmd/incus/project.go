@@ -21,16 +21,10 @@ func (a *app) projects() *noun[api.Project, api.ProjectPut] {
 		example: "shop", pair: "features.networks=true",
 		sample:  "description: The web shop\nconfig:\n  features.profiles: \"false\"\n",
 		deleted: "Project %s deleted", renamed: "Project %s renamed to %s",
-		get: func(ctx context.Context, c *client.Client, name string) (*api.Project, string, error) {
-			return c.Project(ctx, name)
-		},
-		put: func(ctx context.Context, c *client.Client, name string, put api.ProjectPut, etag string) error {
-			return c.UpdateProject(ctx, name, put, etag)
-		},
-		delete: func(ctx context.Context, c *client.Client, name string) error { return c.DeleteProject(ctx, name) },
-		rename: func(ctx context.Context, c *client.Client, name, to string) error {
-			return c.RenameProject(ctx, name, to)
-		},
+		get:         (*client.Client).Project,
+		put:         (*client.Client).UpdateProject,
+		delete:      (*client.Client).DeleteProject,
+		rename:      (*client.Client).RenameProject,
 		part:        func(p *api.Project) *api.ProjectPut { return &p.ProjectPut },
 		config:      func(p *api.ProjectPut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.ProjectPut) *string { return &p.Description },
@@ -83,28 +77,26 @@ func (a *app) projectCreateCommand() *cobra.Command {
 	return cmd
 }
 
-// projectColumns marks the project that current names.
-func projectColumns(current string) func(table.Format) []column[api.Project] {
+// projectColumns marks the project that the command works in.
+func (a *app) projectColumns(table.Format) []column[api.Project] {
 	feature := func(key string) func(api.Project) string {
 		return func(p api.Project) string { return yesOrNo(p.Config[key] == "true") }
 	}
-	return func(table.Format) []column[api.Project] {
-		return []column[api.Project]{
-			{'n', "NAME", func(p api.Project) string {
-				if p.Name == current {
-					return p.Name + " (current)"
-				}
-				return p.Name
-			}},
-			{'i', "IMAGES", feature("features.images")},
-			{'p', "PROFILES", feature("features.profiles")},
-			{'v', "STORAGE VOLUMES", feature("features.storage.volumes")},
-			{'b', "STORAGE BUCKETS", feature("features.storage.buckets")},
-			{'w', "NETWORKS", feature("features.networks")},
-			{'z', "NETWORK ZONES", feature("features.networks.zones")},
-			{'d', "DESCRIPTION", func(p api.Project) string { return p.Description }},
-			{'u', "USED BY", func(p api.Project) string { return strconv.Itoa(len(p.UsedBy)) }},
-		}
+	return []column[api.Project]{
+		{'n', "NAME", func(p api.Project) string {
+			if p.Name == cmp.Or(a.project, api.DefaultProject) {
+				return p.Name + " (current)"
+			}
+			return p.Name
+		}},
+		{'i', "IMAGES", feature("features.images")},
+		{'p', "PROFILES", feature("features.profiles")},
+		{'v', "STORAGE VOLUMES", feature("features.storage.volumes")},
+		{'b', "STORAGE BUCKETS", feature("features.storage.buckets")},
+		{'w', "NETWORKS", feature("features.networks")},
+		{'z', "NETWORK ZONES", feature("features.networks.zones")},
+		{'d', "DESCRIPTION", func(p api.Project) string { return p.Description }},
+		{'u', "USED BY", func(p api.Project) string { return strconv.Itoa(len(p.UsedBy)) }},
 	}
 }
 
@@ -115,24 +107,12 @@ func (a *app) projectListCommand() *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List the projects",
 		Long: "List the projects.\n\nThe one that --project or INCUS_PROJECT names, or else the default one, is marked as current.\n\n" +
-			columnHelp(projectColumns("")(table.Format{})),
+			columnHelp(a.projectColumns(table.Format{})),
 		Example: "  incus project list\n  incus project list -c nu -f csv",
 		Args:    argCount(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags, projectColumns(cmp.Or(a.project, api.DefaultProject)))
-			if err != nil {
-				return err
-			}
-			c, err := a.onlyRemote(args)
-			if err != nil {
-				return err
-			}
-			projects, err := c.Projects(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return list.print(a, projects)
-		},
+		RunE: listAll(a, &flags, a.projectColumns, func(ctx context.Context, c *client.Client) ([]api.Project, error) {
+			return c.Projects(ctx)
+		}),
 	}
 	flags.add(cmd, "nipvbwzdu")
 	return cmd

@@ -18,22 +18,16 @@ func (a *app) pools() *noun[api.StoragePool, api.StoragePoolPut] {
 	return &noun[api.StoragePool, api.StoragePoolPut]{
 		app: a, path: "storage", words: "storage pool", argument: "<pool>", targets: true,
 		example: "local", pair: "size=30GiB",
-		sample:  "description: The fast disks\nconfig:\n  size: 30GiB\n",
-		deleted: "Storage pool %s deleted",
-		get: func(ctx context.Context, c *client.Client, name string) (*api.StoragePool, string, error) {
-			return c.StoragePool(ctx, name)
-		},
-		put: func(ctx context.Context, c *client.Client, name string, put api.StoragePoolPut, etag string) error {
-			return c.UpdateStoragePool(ctx, name, put, etag)
-		},
-		delete:      func(ctx context.Context, c *client.Client, name string) error { return c.DeleteStoragePool(ctx, name) },
+		sample:      "description: The fast disks\nconfig:\n  size: 30GiB\n",
+		deleted:     "Storage pool %s deleted",
+		get:         (*client.Client).StoragePool,
+		put:         (*client.Client).UpdateStoragePool,
+		delete:      (*client.Client).DeleteStoragePool,
 		part:        func(p *api.StoragePool) *api.StoragePoolPut { return &p.StoragePoolPut },
 		config:      func(p *api.StoragePoolPut) *api.ConfigMap { return &p.Config },
 		description: func(p *api.StoragePoolPut) *string { return &p.Description },
-		measure: func(ctx context.Context, c *client.Client, name string) (any, error) {
-			return c.StoragePoolResources(ctx, name)
-		},
-		names: poolNames,
+		measure:     (*client.Client).StoragePoolResources,
+		names:       poolNames,
 	}
 }
 
@@ -104,7 +98,7 @@ func driverNames(ctx context.Context, c *client.Client, _ []string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	return namesOf(server.Environment.StorageSupportedDrivers, func(d api.StorageDriverInfo) string { return d.Name }), nil
+	return drivers(server), nil
 }
 
 func poolColumns(table.Format) []column[api.StoragePool] {
@@ -128,21 +122,9 @@ func (a *app) storageListCommand() *cobra.Command {
 			columnHelp(poolColumns(table.Format{})),
 		Example: "  incus storage list\n  incus storage list -c nDs -f csv",
 		Args:    argCount(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags, poolColumns)
-			if err != nil {
-				return err
-			}
-			c, err := a.onlyRemote(args)
-			if err != nil {
-				return err
-			}
-			pools, err := c.StoragePools(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return list.print(a, pools)
-		},
+		RunE: listAll(a, &flags, poolColumns, func(ctx context.Context, c *client.Client) ([]api.StoragePool, error) {
+			return c.StoragePools(ctx)
+		}),
 	}
 	flags.add(cmd, "nDdus")
 	return cmd

@@ -23,16 +23,16 @@ func (a *app) volumes(pool *string) *volumeNoun {
 		example: "local backups", pair: "size=10GiB",
 		sample:  "description: Last week's backups\nconfig:\n  size: 10GiB\n",
 		deleted: "Storage volume %s deleted", renamed: "Renamed storage volume from %q to %q",
-		get: func(ctx context.Context, c *client.Client, name string) (*api.StorageVolume, string, error) {
+		get: func(c *client.Client, ctx context.Context, name string) (*api.StorageVolume, string, error) {
 			return c.StorageVolume(ctx, *pool, name)
 		},
-		put: func(ctx context.Context, c *client.Client, name string, put api.StorageVolumePut, etag string) error {
+		put: func(c *client.Client, ctx context.Context, name string, put api.StorageVolumePut, etag string) error {
 			return c.UpdateStorageVolume(ctx, *pool, name, put, etag)
 		},
-		delete: func(ctx context.Context, c *client.Client, name string) error {
+		delete: func(c *client.Client, ctx context.Context, name string) error {
 			return c.DeleteStorageVolume(ctx, *pool, name)
 		},
-		rename: func(ctx context.Context, c *client.Client, name, to string) error {
+		rename: func(c *client.Client, ctx context.Context, name, to string) error {
 			return c.RenameStorageVolume(ctx, *pool, name, to)
 		},
 		part:        func(v *api.StorageVolume) *api.StorageVolumePut { return &v.StorageVolumePut },
@@ -153,7 +153,6 @@ func volumeColumns(table.Format) []column[api.StorageVolume] {
 
 func (a *app) volumeListCommand() *cobra.Command {
 	var flags listFlags
-	var all bool
 	cmd := &cobra.Command{
 		Use:               "list [<remote>:]<pool>",
 		Aliases:           []string{"ls"},
@@ -163,7 +162,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 		Args:              argCount(1, 1),
 		ValidArgsFunction: a.completeArgs(poolNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags.withProject(cmd, all), volumeColumns)
+			list, err := newListing(flags.withProject(cmd), volumeColumns)
 			if err != nil {
 				return err
 			}
@@ -171,7 +170,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			volumes, err := c.StorageVolumes(cmd.Context(), pool, all)
+			volumes, err := c.StorageVolumes(cmd.Context(), pool, flags.allProjects)
 			if err != nil {
 				return err
 			}
@@ -179,14 +178,14 @@ func (a *app) volumeListCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd, "tndcuL")
-	flags.addProjects(cmd, &all)
+	flags.addProjects(cmd)
 	return cmd
 }
 
 func volumeInfoCommand(n *volumeNoun) *cobra.Command {
 	cmd := n.command(n.usage("info"), "Show what a storage volume is and where it lies", 1, 1,
 		func(ctx context.Context, c *client.Client, name string, _ []string) error {
-			volume, _, err := n.get(ctx, c, name)
+			volume, _, err := n.get(c, ctx, name)
 			if err == nil {
 				n.app.printVolume(volume)
 			}
