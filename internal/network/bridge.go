@@ -205,13 +205,7 @@ func setAddresses(link netlink.Link, n Network) error {
 }
 
 // ports are the interfaces of the machine that belong to the bridge.
-func ports(n Network) []string {
-	var names []string
-	for _, name := range fields(n.Config["bridge.external_interfaces"]) {
-		names = append(names, strings.TrimSpace(name))
-	}
-	return names
-}
+func ports(n Network) []string { return fields(n.Config["bridge.external_interfaces"]) }
 
 // checkPorts refuses interfaces that cannot be ports.
 func (m *Manager) checkPorts(n Network) error {

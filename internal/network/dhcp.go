@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -24,9 +23,9 @@ const (
 	rawFile   = "dnsmasq.raw"
 	// firstRetry and lastRetry are the pauses before a server that has ended is started again.
 	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
 	// stopTime is how long a server may take to end when it is asked to.
-	stopTime  = 5 * time.Second
-	lastRetry = 30 * time.Second
+	stopTime = 5 * time.Second
 )
 
 // A server is the DHCP and DNS server of one bridge: a process that is started again when it ends.
@@ -124,7 +123,7 @@ func dhcp4(n Network, cidr string) ([]string, error) {
 		ranges = []string{first.String() + "-" + last.String()}
 	}
 	for _, r := range ranges {
-		args = append(args, "--dhcp-range="+strings.ReplaceAll(strings.TrimSpace(r), "-", ",")+","+expiry)
+		args = append(args, "--dhcp-range="+strings.ReplaceAll(r, "-", ",")+","+expiry)
 	}
 	if gateway := n.Config["ipv4.dhcp.gateway"]; gateway != "" {
 		args = append(args, "--dhcp-option-force=3,"+gateway)
@@ -140,8 +139,7 @@ func dhcp4(n Network, cidr string) ([]string, error) {
 func hosts(subnet *net.IPNet) (first, last net.IP) {
 	base := binary.BigEndian.Uint32(subnet.IP.To4())
 	ones, bits := subnet.Mask.Size()
-	size := uint32(math.Pow(2, float64(bits-ones)))
-	return ipv4(base + 2), ipv4(base + size - 2)
+	return ipv4(base + 2), ipv4(base + 1<<(bits-ones) - 2)
 }
 
 func ipv4(n uint32) net.IP { return binary.BigEndian.AppendUint32(nil, n) }

@@ -207,6 +207,13 @@ func (m *Manager) writeFile(n Network, name, content string) error {
 	return os.WriteFile(filepath.Join(m.folder(n), name), []byte(content), 0o644)
 }
 
+// fields are the parts of a comma list, without white space around them.
 func fields(list string) []string {
-	return slices.DeleteFunc(strings.Split(list, ","), func(s string) bool { return strings.TrimSpace(s) == "" })
+	var parts []string
+	for part := range strings.SplitSeq(list, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // Types lists the types of networks that can be made.
-func Types() []string { return []string{"bridge", "macvlan", "physical", "sriov"} }
+func Types() []string { return slices.Sorted(maps.Keys(keys)) }
 
 // A rule checks a value and returns it in the form to store.
 type rule func(value string) (string, error)
@@ -249,7 +249,7 @@ func interfaceName(value string) (string, error) { return value, checkInterfaceN
 
 func interfaces(value string) (string, error) {
 	for _, name := range fields(value) {
-		if err := checkInterfaceName(strings.TrimSpace(name)); err != nil {
+		if err := checkInterfaceName(name); err != nil {
 			return "", err
 		}
 	}
@@ -290,7 +290,7 @@ func cidr(version int) rule {
 func ranges(version int) rule {
 	return func(value string) (string, error) {
 		for _, r := range fields(value) {
-			first, last, ok := strings.Cut(strings.TrimSpace(r), "-")
+			first, last, ok := strings.Cut(r, "-")
 			if !ok || !isFamily(net.ParseIP(first), version) || !isFamily(net.ParseIP(last), version) {
 				return "", fmt.Errorf("%q is no range of IPv%d addresses, such as FIRST-LAST", r, version)
 			}

@@ -28,11 +28,7 @@ func Read() (*api.Resources, error) { return reader{root: "/"}.read() }
 type reader struct{ root string }
 
 func (r reader) read() (*api.Resources, error) {
-	out := &api.Resources{
-		GPU:    api.ResourcesGPU{Cards: []api.ResourcesDevice{}},
-		USB:    api.ResourcesDevices{Devices: []api.ResourcesDevice{}},
-		Serial: api.ResourcesDevices{Devices: []api.ResourcesDevice{}},
-	}
+	out := &api.Resources{Serial: api.ResourcesDevices{Devices: []api.ResourcesDevice{}}}
 	var err, err2, err3 error
 	out.CPU, err = r.cpu()
 	out.Memory, err2 = r.memory()
@@ -62,6 +58,9 @@ func (r reader) number(parts ...string) uint64 {
 	}
 	return n
 }
+
+// id is the number of a vendor or product, in hex.
+func (r reader) id(parts ...string) string { return strings.TrimPrefix(r.text(parts...), "0x") }
 
 // list is the names in a folder, in order.
 func (r reader) list(parts ...string) []string {
@@ -255,8 +254,8 @@ func (r reader) network() api.ResourcesNetwork {
 		}
 		out.Cards = append(out.Cards, api.ResourcesNetworkCard{
 			Driver: r.target(folder, name, "device", "driver"), NUMANode: r.numa(folder, name, "device"), PCIAddress: pciAddress(device),
-			VendorID:  strings.TrimPrefix(r.text(folder, name, "device", "vendor"), "0x"),
-			ProductID: strings.TrimPrefix(r.text(folder, name, "device", "device"), "0x"),
+			VendorID:  r.id(folder, name, "device", "vendor"),
+			ProductID: r.id(folder, name, "device", "device"),
 			Ports: []api.ResourcesNetworkPort{{
 				ID: name, Address: r.text(folder, name, "address"), Port: r.number(folder, name, "dev_port"), Protocol: "ethernet",
 				LinkDetected: r.text(folder, name, "carrier") == "1", LinkSpeed: r.number(folder, name, "speed"), LinkDuplex: r.text(folder, name, "duplex"),
@@ -323,8 +322,8 @@ func (r reader) pci() (api.ResourcesDevices, api.ResourcesGPU) {
 	for _, name := range r.list(folder) {
 		device := api.ResourcesDevice{
 			Driver: r.target(folder, name, "driver"), NUMANode: r.numa(folder, name), PCIAddress: name,
-			VendorID:  strings.TrimPrefix(r.text(folder, name, "vendor"), "0x"),
-			ProductID: strings.TrimPrefix(r.text(folder, name, "device"), "0x"),
+			VendorID:  r.id(folder, name, "vendor"),
+			ProductID: r.id(folder, name, "device"),
 		}
 		all.Devices = append(all.Devices, device)
 		if strings.HasPrefix(r.text(folder, name, "class"), displayClass) {

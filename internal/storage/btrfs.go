@@ -104,10 +104,8 @@ func (d *btrfsDriver) create(ctx context.Context, p Pool) (map[string]string, er
 		_, err := d.run(ctx, "btrfs", "subvolume", "create", source)
 		return map[string]string{"source": source}, err
 	case isBlockDevice(source):
-		if p.Config["source.wipe"] == "true" {
-			if _, err := d.run(ctx, "wipefs", "--all", source); err != nil {
-				return nil, err
-			}
+		if err := wipe(ctx, d.run, p); err != nil {
+			return nil, err
 		}
 		if err := d.format(ctx, p, source); err != nil {
 			return nil, err
@@ -165,15 +163,8 @@ func (d *btrfsDriver) update(ctx context.Context, before, next Pool) (map[string
 			return nil, err
 		}
 	}
-	text := next.Config["size"]
-	if !d.isLoop(next) || text == "" || text == before.Config["size"] {
-		return nil, nil
-	}
-	size, err := ParseSize(text)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.growLoop(ctx, d.run, next, size); err != nil {
+	grown, _, err := d.growLoop(ctx, d.run, before, next)
+	if err != nil || !grown {
 		return nil, err
 	}
 	_, err = d.run(ctx, "btrfs", "filesystem", "resize", "max", d.mountpoint(next))

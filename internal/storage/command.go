@@ -180,6 +180,15 @@ func signature(ctx context.Context, run runner, device string) (string, error) {
 	return strings.Join(strings.Fields(out), ", "), nil
 }
 
+// wipe takes away what is on the pool's block device, where source.wipe says so.
+func wipe(ctx context.Context, run runner, p Pool) error {
+	if p.Config["source.wipe"] != "true" {
+		return nil
+	}
+	_, err := run(ctx, "wipefs", "--all", p.Config["source"])
+	return err
+}
+
 // checkDevice refuses a block device that something is on, unless it may be wiped.
 func checkDevice(ctx context.Context, run runner, p Pool) error {
 	device := p.Config["source"]

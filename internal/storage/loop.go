@@ -78,23 +78,33 @@ func (at place) removeLoop(p Pool) error {
 	return nil
 }
 
-// growLoop makes the file larger, and its loop device with it.
-func (at place) growLoop(ctx context.Context, run runner, p Pool, size uint64) (device string, err error) {
-	info, err := os.Stat(at.loopFile(p))
+// growLoop gives the file the size that next says, if that is another one, and its loop device with it.
+// device is "" if it has none.
+func (at place) growLoop(ctx context.Context, run runner, before, next Pool) (grown bool, device string, err error) {
+	text := next.Config["size"]
+	if !at.isLoop(next) || text == "" || text == before.Config["size"] {
+		return false, "", nil
+	}
+	size, err := ParseSize(text)
 	if err != nil {
-		return "", err
+		return false, "", err
+	}
+	file := at.loopFile(next)
+	info, err := os.Stat(file)
+	if err != nil {
+		return false, "", err
 	}
 	if uint64(info.Size()) > size {
-		return "", api.Errorf(api.ConfigInvalid, "Invalid value for option %q: the pool has %s and cannot shrink", "size", FormatSize(uint64(info.Size())))
+		return false, "", api.Errorf(api.ConfigInvalid, "Invalid value for option %q: the pool has %s and cannot shrink", "size", FormatSize(uint64(info.Size())))
 	}
-	if err := os.Truncate(at.loopFile(p), int64(size)); err != nil {
-		return "", err
+	if err := os.Truncate(file, int64(size)); err != nil {
+		return false, "", err
 	}
-	if device, err = loopDevice(at.loopFile(p)); err != nil || device == "" {
-		return device, err
+	if device, err = loopDevice(file); err != nil || device == "" {
+		return true, device, err
 	}
 	_, err = run(ctx, "losetup", "--set-capacity", device)
-	return device, err
+	return true, device, err
 }
 
 // loopDevice finds the loop device that has a file; "" if none has.

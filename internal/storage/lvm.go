@@ -47,21 +47,12 @@ func (d *lvmDriver) available(ctx context.Context) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
-// isGroup tells whether the source is a volume group that was there before.
-func (d *lvmDriver) isGroup(p Pool) bool {
-	source := p.Config["volatile.initial_source"]
-	if source == "" {
-		source = p.Config["source"]
-	}
-	return source != "" && !strings.HasPrefix(source, "/")
-}
-
 // group is the name of the volume group.
 func (d *lvmDriver) group(p Pool) string {
 	switch {
 	case p.Config["lvm.vg_name"] != "":
 		return p.Config["lvm.vg_name"]
-	case d.isGroup(p):
+	case p.isNamed():
 		return p.Config["source"]
 	}
 	return p.Name
@@ -87,7 +78,7 @@ func (d *lvmDriver) exists(ctx context.Context, name string) bool {
 
 func (d *lvmDriver) check(ctx context.Context, p Pool) error {
 	group := d.group(p)
-	if d.isGroup(p) {
+	if p.isNamed() {
 		out, err := d.run(ctx, "vgs", "--noheadings", "-o", "lv_count", group)
 		switch {
 		case err != nil:
@@ -112,7 +103,7 @@ func (d *lvmDriver) check(ctx context.Context, p Pool) error {
 func (d *lvmDriver) create(ctx context.Context, p Pool) (map[string]string, error) {
 	group := d.group(p)
 	chosen := map[string]string{"lvm.vg_name": group, "source": group}
-	if d.isGroup(p) {
+	if p.isNamed() {
 		if _, err := d.run(ctx, "vgchange", "--addtag", d.tag(p), group); err != nil {
 			return nil, err
 		}
@@ -147,10 +138,8 @@ func (d *lvmDriver) createGroup(ctx context.Context, p Pool, chosen map[string]s
 			return err
 		}
 		chosen["size"], chosen["source"] = FormatSize(size), d.loopFile(p)
-	} else if p.Config["source.wipe"] == "true" {
-		if _, err := d.run(ctx, "wipefs", "--all", device); err != nil {
-			return err
-		}
+	} else if err := wipe(ctx, d.run, p); err != nil {
+		return err
 	}
 	args := []string{"--addtag", d.tag(p)}
 	if size := p.Config["lvm.metadata_size"]; size != "" {
@@ -175,16 +164,8 @@ func (d *lvmDriver) mount(ctx context.Context, p Pool) error {
 }
 
 func (d *lvmDriver) update(ctx context.Context, before, next Pool) (map[string]string, error) {
-	text := next.Config["size"]
-	if !d.isLoop(next) || text == "" || text == before.Config["size"] {
-		return nil, nil
-	}
-	size, err := ParseSize(text)
-	if err != nil {
-		return nil, err
-	}
-	device, err := d.growLoop(ctx, d.run, next, size)
-	if err != nil {
+	grown, device, err := d.growLoop(ctx, d.run, before, next)
+	if err != nil || !grown {
 		return nil, err
 	}
 	if _, err := d.run(ctx, "pvresize", device); err != nil {
@@ -200,7 +181,7 @@ func (d *lvmDriver) remove(ctx context.Context, p Pool) error {
 	group := d.group(p)
 	tags, err := d.run(ctx, "vgs", "--noheadings", "-o", "vg_tags", group)
 	if ours := err == nil && strings.Contains(tags, d.tag(p)); ours {
-		if d.isGroup(p) {
+		if p.isNamed() {
 			err = d.emptyGroup(ctx, p)
 		} else {
 			_, err = d.run(ctx, "vgremove", "--force", group)

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -256,6 +257,13 @@ func (at place) mountpoint(p Pool) string { return filepath.Join(at.dir, "storag
 
 // loopFile is the file that stands for a disk.
 func (at place) loopFile(p Pool) string { return filepath.Join(at.dir, "disks", p.Name+".img") }
+
+// isNamed tells whether the source is the name of something that was there before, in the words of the
+// driver's tools: a volume group or a dataset.
+func (p Pool) isNamed() bool {
+	source := cmp.Or(p.Config["volatile.initial_source"], p.Config["source"])
+	return source != "" && !strings.HasPrefix(source, "/")
+}
 
 // isLoop tells whether the pool lies in a file of ours.
 func (at place) isLoop(p Pool) bool {

@@ -31,21 +31,12 @@ func (d *zfsDriver) available(ctx context.Context) (string, error) {
 	return strings.TrimPrefix(strings.TrimSpace(out), "zfs-kmod-"), nil
 }
 
-// isDataset tells whether the source is a zpool or dataset that was there before.
-func (d *zfsDriver) isDataset(p Pool) bool {
-	source := p.Config["volatile.initial_source"]
-	if source == "" {
-		source = p.Config["source"]
-	}
-	return source != "" && !strings.HasPrefix(source, "/")
-}
-
 // dataset is what all volumes are below of.
 func (d *zfsDriver) dataset(p Pool) string {
 	switch {
 	case p.Config["zfs.pool_name"] != "":
 		return p.Config["zfs.pool_name"]
-	case d.isDataset(p):
+	case p.isNamed():
 		return p.Config["source"]
 	}
 	return p.Name
@@ -56,7 +47,7 @@ const mark = "incus:pool"
 
 func (d *zfsDriver) check(ctx context.Context, p Pool) error {
 	name := d.dataset(p)
-	if d.isDataset(p) {
+	if p.isNamed() {
 		if !strings.Contains(name, "/") {
 			if _, err := d.run(ctx, "zpool", "list", name); err != nil {
 				return api.Errorf(api.ConfigInvalid, "The zpool '%s' doesn't exist: %v", name, err)
@@ -83,7 +74,7 @@ func (d *zfsDriver) check(ctx context.Context, p Pool) error {
 func (d *zfsDriver) create(ctx context.Context, p Pool) (map[string]string, error) {
 	name := d.dataset(p)
 	chosen := map[string]string{"zfs.pool_name": name, "source": name}
-	if d.isDataset(p) {
+	if p.isNamed() {
 		if _, err := d.run(ctx, "zfs", "list", "-H", name); err != nil {
 			_, err = d.run(ctx, "zfs", "create", "-p", "-o", "mountpoint=legacy", name)
 			if err != nil {
@@ -109,10 +100,8 @@ func (d *zfsDriver) createPool(ctx context.Context, p Pool, chosen map[string]st
 		}
 		on = d.loopFile(p)
 		chosen["size"], chosen["source"] = FormatSize(size), on
-	} else if p.Config["source.wipe"] == "true" {
-		if _, err := d.run(ctx, "wipefs", "--all", on); err != nil {
-			return err
-		}
+	} else if err := wipe(ctx, d.run, p); err != nil {
+		return err
 	}
 	_, err := d.run(ctx, "zpool", "create", "-m", "none", "-O", "compression=on", d.dataset(p), on)
 	return err
@@ -132,15 +121,8 @@ func (d *zfsDriver) mount(ctx context.Context, p Pool) error {
 }
 
 func (d *zfsDriver) update(ctx context.Context, before, next Pool) (map[string]string, error) {
-	text := next.Config["size"]
-	if !d.isLoop(next) || text == "" || text == before.Config["size"] {
-		return nil, nil
-	}
-	size, err := ParseSize(text)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.growLoop(ctx, d.run, next, size); err != nil {
+	grown, _, err := d.growLoop(ctx, d.run, before, next)
+	if err != nil || !grown {
 		return nil, err
 	}
 	_, err = d.run(ctx, "zpool", "online", "-e", d.dataset(next), d.loopFile(next))
@@ -151,8 +133,8 @@ func (d *zfsDriver) remove(ctx context.Context, p Pool) error {
 	name := d.dataset(p)
 	if out, err := d.run(ctx, "zfs", "get", "-H", "-o", "value", mark, name); err == nil {
 		switch ours := strings.TrimSpace(out) == p.ID; {
-		case d.isDataset(p) && !ours:
-		case d.isDataset(p):
+		case p.isNamed() && !ours:
+		case p.isNamed():
 			err = d.emptyDataset(ctx, p)
 		case ours || d.isLoop(p):
 			_, err = d.run(ctx, "zpool", "destroy", "-f", name)
