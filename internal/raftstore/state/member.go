@@ -38,6 +38,10 @@ var memberTable = &table[Member]{
 func (m *Member) Clone() *Member {
 	c := *m
 	c.Roles, c.Groups, c.Config = slices.Clone(m.Roles), slices.Clone(m.Groups), maps.Clone(m.Config)
+	if m.Removal != nil {
+		r := *m.Removal
+		c.Removal = &r
+	}
 	return &c
 }
 

@@ -152,6 +152,33 @@ type Member struct {
 	Description   string            `json:"description"`
 	Config        map[string]string `json:"config,omitempty"`
 	Groups        []string          `json:"groups"`
+	// Maintenance is empty, MaintenanceEvacuating, MaintenanceEvacuated or MaintenanceRestoring,
+	// and MaintenanceSince when that began.
+	Maintenance      string    `json:"maintenance,omitempty"`
+	MaintenanceSince time.Time `json:"maintenance_since,omitzero"`
+	// Stopping is set by a member that is about to stop, and taken back at its next start: it
+	// gives its database role to whoever can take it.
+	Stopping bool `json:"stopping,omitempty"`
+	// Removal is set while the member is being removed; nil otherwise.
+	Removal *Removal `json:"removal,omitempty"`
+	// Fenced is the incarnation from which on the member is shut out, because a recovery went on
+	// without it; 0 if it is not. Its row stays until somebody removes or replaces it.
+	Fenced int `json:"fenced,omitempty"`
+}
+
+// States of maintenance.
+const (
+	MaintenanceEvacuating = "evacuating"
+	MaintenanceEvacuated  = "evacuated"
+	MaintenanceRestoring  = "restoring"
+)
+
+// A Removal is what is known of the removal of a member that has begun.
+type Removal struct {
+	Since time.Time `json:"since"`
+	// Force is set if the administrator asked for it: checks are left out, and a member that
+	// does not take part is dropped.
+	Force bool `json:"force,omitempty"`
 }
 
 // Ends of a token's life. A token without an end is live, or claimed.
