@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,10 +114,15 @@ func sampleCommand(t testing.TB, s sample) Command {
 	return cmd
 }
 
+// rowOnly are fields of a member's row that no command carries: "cluster.init" has a whole
+// Member, of which these came later.
+var rowOnly = []string{"Maintenance", "MaintenanceSince", "Stopping", "Removal", "Fenced"}
+
 // requireFilled fails for fields that are zero: a golden file must show every field.
 func requireFilled(t *testing.T, path string, v reflect.Value) {
 	t.Helper()
 	switch {
+	case slices.Contains(rowOnly, path[strings.LastIndex(path, ".")+1:]):
 	case v.IsZero():
 		t.Errorf("the sample leaves %s empty", path)
 	case v.Type() == reflect.TypeFor[time.Time]():
