@@ -46,6 +46,14 @@ type ClusterMemberPost struct {
 	ServerName string `json:"server_name" yaml:"server_name"`
 }
 
+// ClusterAddressPut is PUT /internal/cluster/address: a member moves. It is not upstream's.
+type ClusterAddressPut struct {
+	// Address is host:port; the port may be left out.
+	Address string `json:"address"`
+	// Force takes an address that the other members do not reach yet.
+	Force bool `json:"force,omitempty"`
+}
+
 // ClusterMemberPut is the writable part of a member.
 type ClusterMemberPut struct {
 	Roles         []string  `json:"roles" yaml:"roles"`

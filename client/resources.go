@@ -164,6 +164,13 @@ func (c *Client) Ready(ctx context.Context) error {
 	return err
 }
 
+// SetAddress moves the member that answers to another address; with force the other members
+// need not reach it there yet.
+func (c *Client) SetAddress(ctx context.Context, address string, force bool) error {
+	_, err := c.Query(ctx, http.MethodPut, "/internal/cluster/address", api.ClusterAddressPut{Address: address, Force: force}, "")
+	return err
+}
+
 // Shutdown stops the daemon and blocks until it has stopped or ctx ends; force does
 // not wait for running operations. A connection that ends without an answer counts
 // as stopped.

@@ -156,6 +156,7 @@ type fakeDaemon struct {
 	mu             sync.Mutex
 	stopping       bool
 	shutdowns      []bool
+	moves          []string
 }
 
 func newFakeDaemon() *fakeDaemon {
@@ -172,6 +173,13 @@ func (d *fakeDaemon) Stopping() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.stopping
+}
+
+func (d *fakeDaemon) SetAddress(_ context.Context, address string, unseen bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.moves = append(d.moves, fmt.Sprintf("%s %t", address, unseen))
+	return nil
 }
 
 func (d *fakeDaemon) Shutdown(_ context.Context, force bool) error {

@@ -114,6 +114,9 @@ type Daemon interface {
 	// answer was sent. With force it does not wait for operations. It fails with
 	// api.TooMany if a shutdown has begun before.
 	Shutdown(ctx context.Context, force bool) error
+	// SetAddress moves this member to another address. unseen is set if the other members need
+	// not reach it there yet.
+	SetAddress(ctx context.Context, address string, unseen bool) error
 }
 
 // Entities changes what the cluster configures. change gets the object as a linearizable read shows it (with target=: as that

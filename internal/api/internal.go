@@ -37,6 +37,15 @@ func (s *Server) shutdownPut(c *call) (reply, error) {
 	}}, nil
 }
 
+// addressPut moves this member to another address: PUT /internal/cluster/address.
+func (s *Server) addressPut(c *call) (reply, error) {
+	req, err := decode[api.ClusterAddressPut](c)
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Daemon.SetAddress(c.Context(), req.Address, req.Force)
+}
+
 // joinPreflight tells a server all that is in the way of its joining, and what it must
 // answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the
 // request is what authorizes it, so it costs strangers the same as redeeming one.

@@ -180,6 +180,7 @@ func Routes() []Route {
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
+		{"PUT", "/internal/cluster/address", administrators, thisMember, (*Server).addressPut},
 		{"POST", "/internal/cluster/join/preflight", anyone, anyMember, (*Server).joinPreflight},
 		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},
 		{"POST", "/internal/cluster/join/abort", Stranger | admitting, anyMember, (*Server).joinAbort},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -295,5 +296,13 @@ func BenchmarkGetMembers(b *testing.B) {
 		if w := bed.do(request{method: "GET", path: "/1.0/cluster/members?filter=&recursion=1", cert: nil}); w.Code != http.StatusOK {
 			b.Fatal(w.Body)
 		}
+	}
+}
+
+func TestMemberMovesToAnotherAddress(t *testing.T) {
+	b := newBed(t)
+	b.ask("PUT", "/internal/cluster/address", api.ClusterAddressPut{Address: "10.0.0.9", Force: true}, 200)
+	if want := []string{"10.0.0.9 true"}; !slices.Equal(b.daemon.moves, want) {
+		t.Errorf("moved %q, want %q", b.daemon.moves, want)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"incusd/api"
 	"incusd/internal/daemon"
+	"incusd/internal/localstore"
 	"incusd/internal/membership"
 	"incusd/internal/raftstore"
 )
@@ -115,8 +116,22 @@ func WithClock(now func() time.Time) func(*Server) { return func(s *Server) { s.
 // CompactAfter makes the server compact its log after n entries, from its next start.
 func CompactAfter(n uint64) func(*Server) { return func(s *Server) { s.every = n } }
 
-// Address is where the server is reached by others.
+// Address is where the server is reached by others when it begins.
 func (s *Server) Address() string { return s.Host + ":8443" }
+
+// MoveTo moves the server to another address while it runs.
+func (s *Server) MoveTo(ctx context.Context, address string, force bool) error {
+	return s.Do(ctx, "PUT", "/internal/cluster/address", api.ClusterAddressPut{Address: address, Force: force}, nil)
+}
+
+// SetLocal changes the server's own configuration while its daemon is stopped.
+func (s *Server) SetLocal(set map[string]string) error {
+	local, err := localstore.Open(filepath.Join(s.dir, "database", "local.db"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(local.SetConfig(set), local.Close())
+}
 
 // Ended waits until the daemon has stopped by itself and returns the reason.
 func (s *Server) Ended() error {

@@ -182,6 +182,7 @@ func (d *Daemon) start() error {
 	}
 	close(d.started)
 	d.wg.Go(d.follow)
+	d.wg.Go(d.keepAddress)
 	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
 	d.wg.Go(d.becomeReady)

@@ -177,11 +177,17 @@ func (d *Daemon) noteCommitted(store *raftstore.Store) {
 	d.saveHint(store.ID(), store.Local().Index())
 }
 
-func (d *Daemon) reachPoint(point string) {
+// reach tells a test of a named step, and returns its error if it wants this server to end there.
+func (d *Daemon) reach(point string) error {
 	if d.cfg.Reach == nil {
-		return
+		return nil
 	}
-	if err := d.cfg.Reach(point); err != nil {
+	return d.cfg.Reach(point)
+}
+
+// reachPoint is reach after a step that cannot be stopped any more.
+func (d *Daemon) reachPoint(point string) {
+	if err := d.reach(point); err != nil {
 		d.log.Debug("stopped at a point", "point", point, "err", err)
 	}
 }

@@ -133,6 +133,12 @@ func (d *Daemon) openReplica(rep localstore.Replica, peers []raftstore.Peer, cre
 			}
 			return membership.Ready(ctx, store, store, id)
 		},
+		OnAnnounce: func(ctx context.Context, id, address string, unseen bool) error {
+			if !opened(ctx, isOpen) {
+				return ctx.Err()
+			}
+			return membership.Announced(ctx, store, id, address, unseen, d.cfg.Now())
+		},
 		OnLeader: func(ctx context.Context) {
 			if !opened(ctx, isOpen) || store == nil {
 				return

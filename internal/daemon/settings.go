@@ -134,7 +134,8 @@ func seal(now, changes map[string]string) error {
 
 func (s *settings) checkLocal(view *raftstore.View, local map[string]string) error {
 	if _, ok := local["cluster.https_address"]; ok && view.Cluster().Enabled {
-		return api.Errorf(api.ConfigInvalid, "Changing cluster.https_address is currently not supported").WithCode(500)
+		return api.Errorf(api.ConfigInvalid, "Changing cluster.https_address is currently not supported").WithCode(500).
+			WithHint("move a member with this command on it: incus admin cluster set-address ADDRESS")
 	}
 	return nil
 }

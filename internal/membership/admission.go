@@ -75,7 +75,7 @@ func checkAdmit(req *AdmitRequest) error {
 	if id, err := uuid.Parse(req.ID); err != nil || id.String() != req.ID {
 		return api.Errorf(api.BadRequest, "Invalid member ID %q: expected a UUID in lower case", req.ID)
 	}
-	address, err := memberAddress(req.Address)
+	address, err := MemberAddress(req.Address)
 	req.Address = address
 	return err
 }

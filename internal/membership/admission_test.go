@@ -469,9 +469,9 @@ func TestMemberAddress(t *testing.T) {
 		"-node1":            "",
 		"a:b:c":             "",
 	} {
-		got, err := memberAddress(in)
+		got, err := MemberAddress(in)
 		if got != want || (err == nil) != (want != "") {
-			t.Errorf("memberAddress(%q) is %q, %v; expected %q", in, got, err, want)
+			t.Errorf("MemberAddress(%q) is %q, %v; expected %q", in, got, err, want)
 		}
 		if err != nil {
 			requireReason(t, err, api.AddressInvalid)

@@ -184,7 +184,7 @@ func (a *applicant) checkName(view *raftstore.View) {
 }
 
 func (a *applicant) checkAddress(view *raftstore.View) {
-	address, err := memberAddress(a.req.Address)
+	address, err := MemberAddress(a.req.Address)
 	if err != nil {
 		a.add(err)
 		return
@@ -267,9 +267,9 @@ func probeFailure(err error) string {
 	return "no connection"
 }
 
-// memberAddress checks the address of a member and brings it into the form that is
+// MemberAddress checks the address of a member and brings it into the form that is
 // stored: host:port. Names are not resolved: they may mean something else there.
-func memberAddress(address string) (string, error) {
+func MemberAddress(address string) (string, error) {
 	if address == "" {
 		return "", api.Errorf(api.AddressInvalid, "Member address must not be empty")
 	}

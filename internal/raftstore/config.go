@@ -85,6 +85,9 @@ type Config struct {
 	OnEvents func([]state.Event)
 	// OnReady, if set, is called on the leader when a new member says that it listens.
 	OnReady func(ctx context.Context, id string) error
+	// OnAnnounce, if set, is called when the member with that ID says where it is reached from
+	// now on. It must look for itself, unless unseen is set.
+	OnAnnounce func(ctx context.Context, id, address string, unseen bool) error
 	// OnLeader, if set, runs while this member leads; its context ends with leadership.
 	OnLeader func(ctx context.Context)
 	// WrapLog, if set, stands between Raft and its log; for tests of bad disks.

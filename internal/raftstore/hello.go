@@ -121,6 +121,10 @@ func (s *Store) dial(ctx context.Context, id, purpose string) (net.Conn, error) 
 	if !ok {
 		return nil, api.Errorf(api.MemberNotFound, "no member has the ID %s", id)
 	}
+	return s.dialPeer(ctx, peer, purpose)
+}
+
+func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(helloTime, s.cfg.Timing.Call))
 	defer cancel()
 	raw, err := s.cfg.Dial(ctx, peer.Address)
@@ -128,7 +132,7 @@ func (s *Store) dial(ctx context.Context, id, purpose string) (net.Conn, error) 
 		return nil, err
 	}
 	conn := tls.Client(raw, clientTLS(s.cfg.Certificate, peer.Fingerprint))
-	st, err := s.openStream(ctx, conn, hello{Cluster: s.cfg.ClusterID, From: s.cfg.ID, To: id, Purpose: purpose})
+	st, err := s.openStream(ctx, conn, hello{Cluster: s.cfg.ClusterID, From: s.cfg.ID, To: peer.ID, Purpose: purpose})
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("connect to member at %s: %w", peer.Address, err)

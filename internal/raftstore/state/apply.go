@@ -135,6 +135,7 @@ var kinds = map[string][]version{
 	KindLeaderElected:     {bodyOf(applyLeaderElected)},
 	KindLeaderSweep:       {bodyOf(applyLeaderSweep)},
 	KindMemberUpdate:      {bodyOf(applyMemberUpdate)},
+	KindMemberAddress:     {bodyOf(applyMemberAddress)},
 	KindMemberLiveness:    {bodyOf(applyMemberLiveness)},
 	KindMemberRole:        {bodyOf(applyMemberRole)},
 	KindMemberAdmit:       {bodyOf(applyMemberAdmit)},

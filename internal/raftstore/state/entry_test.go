@@ -64,6 +64,7 @@ func samples() []sample {
 		{KindClusterInit, 1, ClusterInit{ClusterID: "c1", Member: member}},
 		{KindClusterEnable, 1, ClusterEnable{MemberID: "id1", Name: "node1", Address: "10.0.0.1:8443", Certificate: "cert", Key: "key"}},
 		{KindConfigSet, 1, ConfigSet{Set: map[string]string{"b": "", "a": "1"}, Replace: true, Expect: "hash"}},
+		{KindMemberAddress, 1, MemberAddress{ID: "id1", Address: "10.0.0.9:8443"}},
 		{KindMemberUpdate, 1, MemberUpdate{ID: "id1", Expect: "hash", Roles: []string{"event-hub"}, FailureDomain: "default", Description: "text",
 			Config: map[string]string{"user.a": "1"}, Groups: []string{"default"}}},
 		{KindMemberLiveness, 1, MemberLiveness{Changes: []LivenessChange{{ID: "id1", Offline: true, Since: start, Reason: "no answer"}}}},

@@ -97,6 +97,9 @@ func (c *chaos) draw(v *View) (string, any) {
 	case 14:
 		return KindConfigSet, ConfigSet{Set: map[string]string{c.one("a", "b", "c"): c.one("", "1", "2")}, Replace: c.pick(4) == 0}
 	case 15:
+		if c.pick(3) == 0 {
+			return KindMemberAddress, MemberAddress{ID: c.id(), Address: c.one(c.name(), c.name()+":9443", "")}
+		}
 		return KindMemberUpdate, MemberUpdate{ID: c.id(), FailureDomain: c.one("default", "", "r1"), Groups: []string{"default"},
 			Roles: []string{c.one("event-hub", "database-client")}, Config: map[string]string{c.one("user.x", "y"): "1"}}
 	case 16:

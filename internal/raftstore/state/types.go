@@ -51,6 +51,7 @@ const (
 	KindClusterEnable     = "cluster.enable"
 	KindConfigSet         = "config.set"
 	KindMemberUpdate      = "member.update"
+	KindMemberAddress     = "member.address"
 	KindMemberLiveness    = "member.liveness"
 	KindMemberRole        = "member.role"
 	KindMemberAdmit       = "member.admit"

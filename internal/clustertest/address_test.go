@@ -1,0 +1,160 @@
+package clustertest_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"incusd/api"
+	"incusd/internal/clustertest"
+	"incusd/internal/daemon"
+)
+
+// requireAddress waits until all running members know that the server is at address, and
+// still write together.
+func requireAddress(c *clustertest.Cluster, s *clustertest.Server, address string) {
+	c.T.Helper()
+	c.Eventually(s.Host+" is known at "+address, func() error {
+		for _, other := range c.Running() {
+			m, ok := other.View().MemberByName(s.Host)
+			if !ok || m.Address != address {
+				return fmt.Errorf("%s knows another address", other.Host)
+			}
+		}
+		return nil
+	})
+	for i, other := range c.Running() {
+		key := fmt.Sprintf("user.after-%s", other.Host)
+		c.Eventually("a write through "+other.Host, func() error { return set(other, key, fmt.Sprint(i)) })
+	}
+	c.RequireConverged()
+}
+
+// restartAll kills all members at once, so that every connection is made anew.
+func restartAll(c *clustertest.Cluster) {
+	for _, s := range c.Servers() {
+		s.Kill()
+	}
+	for _, s := range c.Servers() {
+		s.MustStart()
+	}
+}
+
+func TestMemberMovesToAnotherAddressWhileTheClusterRuns(t *testing.T) {
+	for _, size := range []int{1, 2, 3} {
+		for _, who := range []string{"leader", "follower"} {
+			if size == 1 && who == "follower" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s of %d", who, size), func(t *testing.T) {
+				t.Parallel()
+				c := clustertest.New(t, size)
+				mover := c.Leader()
+				for _, s := range c.Servers() {
+					if who == "follower" && s != mover {
+						mover = s
+						break
+					}
+				}
+				address := mover.Host + ":9443"
+				if err := mover.MoveTo(c.Context(), address, false); err != nil {
+					t.Fatal(err)
+				}
+				requireAddress(c, mover, address)
+				if err := mover.MoveTo(c.Context(), address, false); err != nil {
+					t.Errorf("once more: %v", err)
+				}
+				restartAll(c)
+				requireAddress(c, mover, address)
+				for _, key := range []string{"cluster.https_address", "core.https_address"} {
+					if got, err := get(mover, key); err != nil || got != address {
+						t.Errorf("%s is %q, %v", key, got, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestMoveIsRefusedAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	mover, other := c.Servers()[1], c.Servers()[2]
+	c.Net.Cut(other.Host, "ghost")
+	for _, tt := range []struct {
+		address string
+		want    api.Reason
+	}{
+		{"", api.AddressInvalid},
+		{"0.0.0.0:8443", api.AddressInvalid},
+		{"m2:0", api.AddressInvalid},
+		{"m3:8443", api.AddressInUse},      // listened on by its owner: here, on one network
+		{"ghost:8443", api.AddressUnreach}, // m3 does not get there
+	} {
+		if err := mover.MoveTo(c.Context(), tt.address, false); !errors.Is(err, tt.want) {
+			t.Errorf("%q: %v, want %s", tt.address, err, tt.want)
+		}
+		requireAddress(c, mover, mover.Address())
+	}
+	if got, err := get(mover, "cluster.https_address"); err != nil || got != mover.Address() {
+		t.Errorf("cluster.https_address is %q, %v", got, err)
+	}
+}
+
+func TestMoveGoesOnAfterACrash(t *testing.T) {
+	for _, point := range []string{daemon.PointAddressNoted, daemon.PointAddressTold} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			c := clustertest.New(t, 2)
+			hold := newTrap(point)
+			mover := c.AddServer(clustertest.OnReach(hold.reach))
+			mover.MustJoin(c.Servers()[0])
+			go mover.MoveTo(c.Context(), mover.Host+":9443", false)
+			<-hold.caught
+			killHeld(c, mover, hold.release)
+			mover.MustStart()
+			requireAddress(c, mover, mover.Host+":9443")
+		})
+	}
+}
+
+func TestMemberThatRestartsElsewhereAnnouncesItself(t *testing.T) {
+	for _, who := range []string{"voter", "stand-by", "last leader"} {
+		t.Run(who, func(t *testing.T) {
+			t.Parallel()
+			c := clustertest.New(t, 4)
+			mover := c.Servers()[3]
+			switch who {
+			case "voter":
+				mover = c.Servers()[1]
+			case "last leader":
+				mover = c.Leader()
+			}
+			mover.Kill()
+			address := mover.Host + ":9443"
+			if err := mover.SetLocal(map[string]string{"cluster.https_address": address, "core.https_address": address}); err != nil {
+				t.Fatal(err)
+			}
+			mover.MustStart()
+			requireAddress(c, mover, address)
+		})
+	}
+}
+
+func TestMemberMovesWithoutALeaderThatReachesIt(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t, 3)
+	mover := c.Servers()[2]
+	mover.Kill()
+	if err := mover.SetLocal(map[string]string{"cluster.https_address": "gone:8443", "core.https_address": "gone:8443"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range c.Servers() {
+		c.Net.Cut(s.Host, "gone") // the others do not get there, so they do not believe it
+	}
+	mover.MustStart()
+	if err := mover.MoveTo(c.Context(), "m3:9443", false); err != nil {
+		t.Fatal(err)
+	}
+	requireAddress(c, mover, "m3:9443")
+}

@@ -1,0 +1,136 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+)
+
+// Neighbours are the other members, as one that moves to another address asks them. Calls
+// block for a few seconds at most. answered is false if the member could not be asked.
+type Neighbours interface {
+	// ID is this member's.
+	ID() string
+	// IsLeader tells whether this member believes that it leads.
+	IsLeader() bool
+	// Others are the IDs of the other members.
+	Others() []string
+	ReachedFrom(ctx context.Context, id, address string) (answered bool, err error)
+	AnnounceTo(ctx context.Context, id, address string, unseen bool) (answered bool, err error)
+	// Propose changes the state. Only a leader, or who is alone, does it by itself: the leader is
+	// not found by those who do not know its address.
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+}
+
+// CheckReached asks all other members at the same time whether they reach this one at
+// address. It fails with AddressUnreach, naming the members that do not. Members that do not
+// answer are left out: they may be off.
+func CheckReached(ctx context.Context, n Neighbours, name func(id string) string, address string) error {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var problems []string
+	for _, id := range n.Others() {
+		wg.Go(func() {
+			answered, err := n.ReachedFrom(ctx, id, address)
+			if !answered || err == nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			problems = append(problems, fmt.Sprintf("%s: %v", name(id), err))
+		})
+	}
+	wg.Wait()
+	if len(problems) == 0 {
+		return nil
+	}
+	slices.Sort(problems)
+	return api.Errorf(api.AddressUnreach, "This server is not reached at %s from: %s", address, strings.Join(problems, "; ")).
+		WithHint("open the port in the firewalls between the servers, or use --force if the address will be there later")
+}
+
+// Announce tells the cluster that this member is reached at address from now on. It needs no
+// leader that knows this member: any other member passes it on. It fails with what the
+// cluster refused it for, with NoQuorum if nobody took it, and with OutcomeUnknown if
+// somebody may have; it is harmless to repeat.
+func Announce(ctx context.Context, n Neighbours, address string, unseen bool, now time.Time) error {
+	others := n.Others()
+	if len(others) == 0 || n.IsLeader() {
+		if err := checkUnlessUnseen(ctx, n, address, unseen); err != nil {
+			return err
+		}
+		return proposeAddress(ctx, n.Propose, n.ID(), address, now)
+	}
+	last := api.Errorf(api.NoQuorum, "No quorum: no other member answers")
+	for _, id := range others {
+		answered, err := n.AnnounceTo(ctx, id, address, unseen)
+		switch {
+		case err == nil:
+			return nil
+		case answered && isFinal(err):
+			return err
+		case answered || errors.Is(err, api.OutcomeUnknown):
+			last = api.AsError(err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return last
+}
+
+func checkUnlessUnseen(ctx context.Context, n Neighbours, address string, unseen bool) error {
+	if unseen {
+		return nil
+	}
+	return CheckReached(ctx, n, func(id string) string { return id }, address)
+}
+
+// isFinal tells whether another member would refuse for the same reason.
+func isFinal(err error) bool {
+	for _, r := range []api.Reason{api.AddressTaken, api.AddressInvalid, api.MemberNotFound, api.NotClustered} {
+		if errors.Is(err, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// A Lookout is a member that is told another's new address.
+type Lookout interface {
+	ReachAt(ctx context.Context, id, address string) error
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+}
+
+// Announced is the other side of Announce: it looks whether the member with that ID, which
+// has proved its key, is there, and changes its row.
+func Announced(ctx context.Context, l Lookout, id, address string, unseen bool, now time.Time) error {
+	address, err := MemberAddress(address)
+	if err != nil {
+		return err
+	}
+	if !unseen {
+		if err := l.ReachAt(ctx, id, address); err != nil {
+			return err
+		}
+	}
+	return proposeAddress(ctx, l.Propose, id, address, now)
+}
+
+func proposeAddress(ctx context.Context, propose func(context.Context, state.Command) (state.Result, error), id, address string, now time.Time) error {
+	cmd, err := state.NewCommand(state.KindMemberAddress, uuid.NewString(), now.UTC(), nil, state.MemberAddress{ID: id, Address: address})
+	if err != nil {
+		return err
+	}
+	_, err = propose(ctx, cmd)
+	return err
+}

@@ -1,0 +1,85 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/raftstore/state"
+)
+
+// village is a member with neighbours that answer, each in its own way.
+type village struct {
+	leads    bool
+	others   []string
+	blind    map[string]error // what reaching from there gives; absent means it does not answer
+	answers  map[string]error // what announcing there gives; absent means it does not answer
+	asked    []string
+	proposed int
+}
+
+var errAway = errors.New("it is away")
+
+func (v *village) ID() string       { return "me" }
+func (v *village) IsLeader() bool   { return v.leads }
+func (v *village) Others() []string { return v.others }
+
+func (v *village) ReachedFrom(_ context.Context, id, _ string) (bool, error) {
+	err, ok := v.blind[id]
+	if !ok {
+		return false, errAway
+	}
+	return true, err
+}
+
+func (v *village) AnnounceTo(_ context.Context, id, _ string, _ bool) (bool, error) {
+	v.asked = append(v.asked, id)
+	err, ok := v.answers[id]
+	if !ok {
+		return false, errAway
+	}
+	return true, err
+}
+
+func (v *village) Propose(context.Context, state.Command) (state.Result, error) {
+	v.proposed++
+	return state.Result{}, nil
+}
+
+func TestAnnounceAsksUntilSomebodyDecides(t *testing.T) {
+	all := []string{"a", "b", "c"}
+	tests := []struct {
+		name     string
+		village  village
+		want     api.Reason
+		asked    []string
+		proposed int
+	}{
+		{name: "the first takes it", village: village{others: all, answers: map[string]error{"a": nil}}, asked: []string{"a"}},
+		{name: "the first is away", village: village{others: all, answers: map[string]error{"b": nil}}, asked: []string{"a", "b"}},
+		{name: "the first does not get there", village: village{others: all, answers: map[string]error{"a": api.AddressUnreach, "b": nil}}, asked: []string{"a", "b"}},
+		{name: "the cluster refuses", village: village{others: all, answers: map[string]error{"a": api.AddressTaken, "b": nil}}, want: api.AddressTaken, asked: []string{"a"}},
+		{name: "nobody gets there", village: village{others: all, answers: map[string]error{"a": api.AddressUnreach, "c": api.AddressUnreach}},
+			want: api.AddressUnreach, asked: all},
+		{name: "nobody answers", village: village{others: all}, want: api.NoQuorum, asked: all},
+		{name: "alone", village: village{}, proposed: 1},
+		{name: "the leader itself", village: village{leads: true, others: all, blind: map[string]error{"a": nil}}, proposed: 1},
+		{name: "the leader, which is not reached", village: village{leads: true, others: all, blind: map[string]error{"a": nil, "b": api.AddressUnreach}},
+			want: api.AddressUnreach},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v := tt.village
+			err := Announce(t.Context(), &v, "10.0.0.9:8443", false, time.Now())
+			if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			if !slices.Equal(v.asked, tt.asked) || v.proposed != tt.proposed {
+				t.Errorf("asked %q, proposed %d times, want %q and %d", v.asked, v.proposed, tt.asked, tt.proposed)
+			}
+		})
+	}
+}
