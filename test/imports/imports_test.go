@@ -85,7 +85,7 @@ var libraries = map[string][]string{
 	"github.com/hashicorp/go-hclog":    {"internal/raftstore"},
 	"github.com/hashicorp/go-memdb":    {"internal/raftstore/state"},
 	// The last two name the interface of Raft's log, and nothing else: see TestRaftStaysInTheStore.
-	"github.com/hashicorp/raft":           {"internal/raftstore", "internal/daemon", "internal/localstore", "internal/clustertest"},
+	"github.com/hashicorp/raft":           {"internal/raftstore", "internal/daemon", "internal/clustertest"},
 	"github.com/hashicorp/raft-boltdb/v2": {"internal/raftstore"},
 	"github.com/prometheus/procfs":        {"internal/resources"},
 	"github.com/spf13/cobra":              {"cmd/incus", "cmd/incusd"},
