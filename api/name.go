@@ -54,3 +54,11 @@ func ValidateMemberName(name string) error {
 	}
 	return nil
 }
+
+// ValidateGroupName checks the name of a cluster group. It fails with NameInvalid.
+func ValidateGroupName(name string) error {
+	if err := ValidateName(name); err != nil {
+		return Errorf(NameInvalid, "Invalid cluster group name: %v", err)
+	}
+	return nil
+}

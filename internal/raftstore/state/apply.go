@@ -136,6 +136,7 @@ var kinds = map[string][]version{
 	KindLeaderSweep:       {bodyOf(applyLeaderSweep)},
 	KindMemberUpdate:      {bodyOf(applyMemberUpdate)},
 	KindMemberAddress:     {bodyOf(applyMemberAddress)},
+	KindMemberRename:      {bodyOf(applyMemberRename)},
 	KindMemberLiveness:    {bodyOf(applyMemberLiveness)},
 	KindMemberRole:        {bodyOf(applyMemberRole)},
 	KindMemberAdmit:       {bodyOf(applyMemberAdmit)},
@@ -163,6 +164,10 @@ var kinds = map[string][]version{
 	KindProjectDelete:     {bodyOf(applyProjectDelete)},
 	KindPasswordAttempt:   {bodyOf(applyPasswordAttempt)},
 	KindTokenGrant:        {bodyOf(applyTokenGrant)},
+	KindGroupCreate:       {bodyOf(applyGroupCreate)},
+	KindGroupUpdate:       {bodyOf(applyGroupUpdate)},
+	KindGroupRename:       {bodyOf(applyGroupRename)},
+	KindGroupDelete:       {bodyOf(applyGroupDelete)},
 }
 
 // A step is a command that is understood.
@@ -205,7 +210,7 @@ func decodeStep(cmd *Command) (step, error) {
 // counts are the sizes of tables that have a limit. They follow from the records.
 type counts struct {
 	tokens, tombstones, requests, retired, config, certificates int
-	entities, volumes, profiles, projects, attempts             int
+	entities, volumes, profiles, projects, attempts, groups     int
 }
 
 // A batch is an entry on its way into the tables.

@@ -60,6 +60,7 @@ func samples() []sample {
 	options := map[string]string{"user.b": "2", "user.a": "1"}
 	profile := Profile{Project: "web", Name: "p1", Description: "text", Config: options, Devices: map[string]map[string]string{"root": {"type": "disk", "path": "/"}}}
 	project := Project{Name: "web", Description: "text", Config: map[string]string{"features.profiles": "true"}}
+	group := Group{Name: "gpu", Description: "text", Config: map[string]string{"user.a": "1"}}
 	return []sample{
 		{KindClusterInit, 1, ClusterInit{ClusterID: "c1", Member: member}},
 		{KindClusterEnable, 1, ClusterEnable{MemberID: "id1", Name: "node1", Address: "10.0.0.1:8443", Certificate: "cert", Key: "key"}},
@@ -67,6 +68,7 @@ func samples() []sample {
 		{KindMemberAddress, 1, MemberAddress{ID: "id1", Address: "10.0.0.9:8443"}},
 		{KindMemberUpdate, 1, MemberUpdate{ID: "id1", Expect: "hash", Roles: []string{"event-hub"}, FailureDomain: "default", Description: "text",
 			Config: map[string]string{"user.a": "1"}, Groups: []string{"default"}}},
+		{KindMemberRename, 1, MemberRename{ID: "id1", Expect: "node1", Name: "node9"}},
 		{KindMemberLiveness, 1, MemberLiveness{Changes: []LivenessChange{{ID: "id1", Offline: true, Since: start, Reason: "no answer"}}}},
 		{KindMemberRole, 1, MemberRole{Changes: []RoleChange{{ID: "id1", Role: RoleVoter}}}},
 		{KindMemberAdmit, 1, MemberAdmit{ID: "id2", Fingerprint: "fp2", Name: "node2", Address: "10.0.0.2:8443", Architecture: "x86_64", CommandVersion: 1}},
@@ -97,6 +99,10 @@ func samples() []sample {
 		{KindProjectRename, 1, ProjectRename{Name: "web", NewName: "net"}},
 		{KindProjectDelete, 1, ProjectDelete{Name: "web"}},
 		{KindPasswordAttempt, 1, PasswordAttempt{Source: "192.0.2.1", Refund: true}},
+		{KindGroupCreate, 1, GroupCreate{Group: group, Members: []string{"id1"}}},
+		{KindGroupUpdate, 1, GroupUpdate{Group: group, Members: []string{"id1"}, Expect: "hash", Strict: true}},
+		{KindGroupRename, 1, GroupRename{Name: "gpu", NewName: "fast"}},
+		{KindGroupDelete, 1, GroupDelete{Name: "gpu"}},
 		{KindTokenGrant, 1, TokenGrant{Token: token, Fingerprint: "fp2", Certificate: "cert", Proved: true}},
 	}
 }

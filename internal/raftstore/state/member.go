@@ -14,7 +14,7 @@ import (
 	"incusd/api"
 )
 
-// DefaultGroup is the one group of this version, and DefaultFailureDomain means none.
+// DefaultGroup is the group in which every new member is, and DefaultFailureDomain means none.
 const (
 	DefaultGroup         = "default"
 	DefaultFailureDomain = "default"
@@ -95,7 +95,7 @@ func applyMemberUpdate(tx *transaction, b *MemberUpdate) (any, error) {
 	m = m.Clone()
 	m.Roles = slices.DeleteFunc(slices.Clone(memberRoles), func(r string) bool { return !slices.Contains(b.Roles, r) })
 	m.FailureDomain, m.Description, m.Config = b.FailureDomain, b.Description, withoutEmpty(b.Config)
-	m.Groups = []string{DefaultGroup}
+	m.Groups = sortedGroups(b.Groups)
 	memberTable.put(tx, m)
 	tx.emit("cluster-member-updated", source("/1.0/cluster/members", m.Name), nil)
 	return nil, nil
@@ -118,9 +118,9 @@ func checkMemberUpdate(tx *transaction, b *MemberUpdate) error {
 		return badRequest("Cluster members need to belong to at least one group")
 	}
 	for _, g := range b.Groups {
-		if g != DefaultGroup {
+		if _, ok := groupOf(tx.Txn, g); !ok {
 			return api.Errorf(api.NotFound, "Update cluster groups: Failed to add member to cluster group: Failed to get cluster group ID: Cluster group not found").
-				WithHint("the only group is %q", DefaultGroup)
+				WithHint("there is no group %q; see incus cluster group list, or make it: incus cluster group create %s", g, g)
 		}
 	}
 	if n := len(b.Description) + len(b.FailureDomain); n > MaxConfigValue {

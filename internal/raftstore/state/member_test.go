@@ -116,7 +116,7 @@ func (w *world) requireJoining(b MemberAdmit, hash string) {
 	}
 }
 
-// A later version renames members; the rules for that hold today.
+// A rename refuses the name of a live token; whoever joins checks it all the same.
 func TestNameOfARenamedMemberIsTaken(t *testing.T) {
 	w := newCluster(t)
 	w.join("id3", "node3", "fp3")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func (c *chaos) command(t testing.TB, v *View) Command {
 }
 
 func (c *chaos) draw(v *View) (string, any) {
-	switch c.pick(18) {
+	switch c.pick(21) {
 	case 0, 1, 2:
 		hash := c.one(c.hash(), fmt.Sprintf("t%d", c.n))
 		return KindTokenIssue, TokenIssue{Token: Token{
@@ -100,13 +101,22 @@ func (c *chaos) draw(v *View) (string, any) {
 		if c.pick(3) == 0 {
 			return KindMemberAddress, MemberAddress{ID: c.id(), Address: c.one(c.name(), c.name()+":9443", "")}
 		}
-		return KindMemberUpdate, MemberUpdate{ID: c.id(), FailureDomain: c.one("default", "", "r1"), Groups: []string{"default"},
+		return KindMemberUpdate, MemberUpdate{ID: c.id(), FailureDomain: c.one("default", "", "r1"), Groups: []string{c.one("default", c.group()), c.group()}[:c.pick(3)],
 			Roles: []string{c.one("event-hub", "database-client")}, Config: map[string]string{c.one("user.x", "y"): "1"}}
 	case 16:
 		if c.pick(2) == 0 {
 			return KindMemberLiveness, MemberLiveness{Changes: []LivenessChange{{ID: c.id(), Offline: c.pick(2) == 0, Since: c.now, Reason: "r"}}}
 		}
 		return KindMemberRole, MemberRole{Changes: []RoleChange{{ID: c.id(), Role: c.one(RoleVoter, RoleStandby, RoleSpare)}}}
+	case 17:
+		b := MemberRename{ID: c.id(), Expect: c.name(), Name: c.one(c.name(), "other", "none")}
+		if list := v.Members(); c.pick(4) != 0 {
+			m := list[c.pick(len(list))]
+			b.ID, b.Expect = m.ID, m.Name
+		}
+		return KindMemberRename, b
+	case 18, 19:
+		return c.drawGroup(v)
 	default:
 		switch c.pick(3) {
 		case 0:
@@ -116,6 +126,30 @@ func (c *chaos) draw(v *View) (string, any) {
 		}
 		return KindLeaderElected, LeaderElected{ID: c.id(), Term: uint64(c.pick(9))}
 	}
+}
+
+func (c *chaos) group() string { return c.one("default", "gpu", "fast", "old") }
+
+func (c *chaos) drawGroup(v *View) (string, any) {
+	var members []string
+	for _, m := range v.Members() {
+		if c.pick(3) == 0 {
+			members = append(members, m.ID)
+		}
+	}
+	if c.pick(8) == 0 {
+		members = append(members, c.id())
+	}
+	g := Group{Name: c.group(), Config: map[string]string{c.one("user.x", "y", "user.z"): "1"}}
+	switch c.pick(6) {
+	case 0, 1:
+		return KindGroupCreate, GroupCreate{Group: g, Members: members}
+	case 2, 3:
+		return KindGroupUpdate, GroupUpdate{Group: g, Members: members, Expect: c.one("", v.GroupHash(c.group())), Strict: c.pick(2) == 0}
+	case 4:
+		return KindGroupRename, GroupRename{Name: g.Name, NewName: c.group()}
+	}
+	return KindGroupDelete, GroupDelete{Name: g.Name}
 }
 
 // history is what must not change any more.
@@ -142,6 +176,14 @@ func (h *history) check(t testing.TB, before, after *View) {
 		only("name", m.Name, m.ID)
 		only("address", m.Address, m.ID)
 		only("fingerprint", m.Fingerprint, m.ID)
+		if len(m.Groups) == 0 || !slices.Equal(m.Groups, sortedGroups(m.Groups)) {
+			t.Fatalf("member %s is in the groups %q", m.ID, m.Groups)
+		}
+		for _, g := range m.Groups {
+			if _, ok := after.Group(g); !ok {
+				t.Fatalf("member %s is in the group %q, which is not there", m.ID, g)
+			}
+		}
 		if m.Number >= after.Cluster().NextNumber {
 			t.Fatalf("member %s has number %d, the next is %d", m.ID, m.Number, after.Cluster().NextNumber)
 		}
@@ -211,6 +253,7 @@ func recount(v *View) (c counts) {
 	c.retired = len(retiredTable.list(v.txn, primary))
 	c.config = len(v.Config())
 	c.certificates = len(v.Certificates())
+	c.groups = len(groupTable.list(v.txn, primary))
 	return c
 }
 
@@ -246,10 +289,22 @@ func TestNothingBreaksTheInvariants(t *testing.T) {
 	})
 }
 
-// recordedLog is a random log that really goes through joins.
+// recordedLog is a random log that really goes through joins: the first of its kind.
 func recordedLog(t testing.TB, entries int) [][]byte {
 	t.Helper()
-	r := rand.New(rand.NewPCG(1, 2))
+	for seed := range uint64(50) {
+		if log, members := randomLog(t, entries, seed); members >= 3 {
+			return log
+		}
+	}
+	t.Fatal("no random log has three members in the end")
+	return nil
+}
+
+// randomLog is a log, and how many members there are in its end.
+func randomLog(t testing.TB, entries int, seed uint64) (log [][]byte, members int) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, seed))
 	w := newWorld(t)
 	first, err := NewCommand(KindClusterInit, "init", w.now, nil, ClusterInit{ClusterID: "c1", Member: firstBody()})
 	if err != nil {
@@ -260,7 +315,7 @@ func recordedLog(t testing.TB, entries int) [][]byte {
 		t.Fatal(err)
 	}
 	c := &chaos{now: w.now, pick: r.IntN}
-	log := make([][]byte, entries)
+	log = make([][]byte, entries)
 	for i := range log {
 		cmds := []Command{first, enable}
 		if i > 0 {
@@ -274,10 +329,7 @@ func recordedLog(t testing.TB, entries int) [][]byte {
 		}
 		w.entry(cmds...)
 	}
-	if n := len(w.s.View().Members()); n < 3 {
-		t.Fatalf("the log has only %d members in the end", n)
-	}
-	return log
+	return log, len(w.s.View().Members())
 }
 
 func applyLog(t testing.TB, s *Store, log [][]byte) {

@@ -52,6 +52,7 @@ const (
 	KindConfigSet         = "config.set"
 	KindMemberUpdate      = "member.update"
 	KindMemberAddress     = "member.address"
+	KindMemberRename      = "member.rename"
 	KindMemberLiveness    = "member.liveness"
 	KindMemberRole        = "member.role"
 	KindMemberAdmit       = "member.admit"
@@ -80,6 +81,10 @@ const (
 	KindProjectDelete     = "project.delete"
 	KindPasswordAttempt   = "password.attempt"
 	KindTokenGrant        = "token.grant"
+	KindGroupCreate       = "group.create"
+	KindGroupUpdate       = "group.update"
+	KindGroupRename       = "group.rename"
+	KindGroupDelete       = "group.delete"
 )
 
 // CommandVersion is the newest set of commands that this build can apply. A member
@@ -258,6 +263,8 @@ const (
 	MaxVolumes  = 10000
 	MaxProfiles = 10000
 	MaxProjects = 1000
+	// MaxGroups bounds the cluster groups.
+	MaxGroups = 1000
 	// MaxDevices bounds the devices of a profile.
 	MaxDevices = 1000
 	// MaxConfigKeys and MaxConfigValue (in bytes) bound the configuration, and each member's.
