@@ -104,13 +104,29 @@ type ClusterMemberSysInfo struct {
 	Processes    uint16    `json:"processes" yaml:"processes"`
 }
 
-// ClusterGroup is a named set of members.
-type ClusterGroup struct {
+// ClusterGroupPut is the writable part of a cluster group.
+type ClusterGroupPut struct {
 	Description string    `json:"description" yaml:"description"`
 	Members     []string  `json:"members" yaml:"members"`
 	Config      ConfigMap `json:"config" yaml:"config"`
-	Name        string    `json:"name" yaml:"name"`
-	UsedBy      []string  `json:"used_by" yaml:"used_by"`
+}
+
+// ClusterGroupsPost is POST /1.0/cluster/groups: make a cluster group.
+type ClusterGroupsPost struct {
+	ClusterGroupPut `yaml:",inline"`
+	Name            string `json:"name" yaml:"name"`
+}
+
+// ClusterGroupPost is POST /1.0/cluster/groups/NAME: rename.
+type ClusterGroupPost struct {
+	Name string `json:"name" yaml:"name"`
+}
+
+// ClusterGroup is a named set of members.
+type ClusterGroup struct {
+	ClusterGroupPut `yaml:",inline"`
+	Name            string   `json:"name" yaml:"name"`
+	UsedBy          []string `json:"used_by" yaml:"used_by"`
 }
 
 // ClusterMemberJoinToken is what a join token says: base64 of this object's JSON.

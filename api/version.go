@@ -14,7 +14,7 @@ func Extensions() []string {
 		"etag", "patch", "entity_description", "network", "storage", "projects",
 		"clustering", "clustering_join", "clustering_server_address", "clustering_roles", "clustering_edit_roles",
 		"clustering_failure_domains", "clustering_architecture", "clustering_sizing", "clustering_description",
-		"clustering_config", "clustering_join_token", "clustering_groups", "cluster_member_state", "database_leader",
+		"clustering_config", "clustering_join_token", "clustering_groups", "clustering_groups_config", "cluster_group_usedby", "cluster_member_state", "database_leader",
 		"cluster_join_token_expiry", "operation_wait", "operation_description", "operations_get_query_all_projects",
 		"profiles_all_projects", "networks_all_projects", "api_filtering", "api_filtering_extended", "usedby_consistency",
 		"event_location", "event_lifecycle", "event_project", "event_lifecycle_requestor_address",

@@ -75,11 +75,18 @@ type Admission interface {
 	Abort(ctx context.Context, fingerprint, id string) (state.AbortResult, error)
 }
 
-// Members changes what administrators may change about a member. expect, if not empty,
+// Members changes what administrators may change about members and groups of them. expect, if not empty,
 // is the member's WritableHash as the caller saw it: it fails with api.PreconditionFail
 // if that is another one by now.
 type Members interface {
 	UpdateMember(ctx context.Context, id string, put api.ClusterMemberPut, expect string, requestor *api.EventRequestor) error
+	RenameMember(ctx context.Context, name, newName string, requestor *api.EventRequestor) error
+	CreateGroup(ctx context.Context, post api.ClusterGroupsPost, requestor *api.EventRequestor) error
+	// UpdateGroup calls change with the group as it is, like those of Entities. With strict it refuses
+	// to take a member out of its only group; else that member stays.
+	UpdateGroup(ctx context.Context, name string, change func(api.ClusterGroup) (api.ClusterGroupPut, error), strict bool, requestor *api.EventRequestor) error
+	RenameGroup(ctx context.Context, name, newName string, requestor *api.EventRequestor) error
+	DeleteGroup(ctx context.Context, name string, requestor *api.EventRequestor) error
 }
 
 // Settings is the configuration of this server: the cluster's keys and its own.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"slices"
 
 	"incusd/api"
 	"incusd/internal/entities"
@@ -151,6 +150,16 @@ func writeOver(put *api.ClusterMemberPut, body []byte) error {
 	return nil
 }
 
+// memberPost renames a member: POST /1.0/cluster/members/NAME. The cluster decides, so that the
+// member itself need not be there.
+func (s *Server) memberPost(c *call) (reply, error) {
+	post, err := decode[api.ClusterMemberPost](c)
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Members.RenameMember(c.Context(), c.name("name"), post.ServerName, c.caller.requestor())
+}
+
 // memberStateGet shows how a member's machine is: GET /1.0/cluster/members/NAME/state.
 // The member itself answers.
 func (s *Server) memberStateGet(c *call) (reply, error) {
@@ -175,59 +184,4 @@ func (s *Server) memberStateGet(c *call) (reply, error) {
 		}
 	}
 	return reply{metadata: measured}, nil
-}
-
-// groups derives the cluster's groups from what members say of themselves. The default
-// group is there even without members.
-func groups(view *raftstore.View) []api.ClusterGroup {
-	members := map[string][]string{defaultName: {}}
-	for _, m := range view.Members() {
-		for _, group := range m.Groups {
-			members[group] = append(members[group], m.Name)
-		}
-	}
-	var all []api.ClusterGroup
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		group := api.ClusterGroup{Name: name, Members: members[name], UsedBy: []string{}}
-		if name == defaultName {
-			group.Description = "Default cluster group"
-		}
-		all = append(all, group)
-	}
-	return all
-}
-
-func groupURL(g api.ClusterGroup) string { return resource("cluster/groups", g.Name) }
-
-// groupsGet lists the groups of members: GET /1.0/cluster/groups.
-func (s *Server) groupsGet(c *call) (reply, error) {
-	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
-	if err != nil {
-		return reply{}, err
-	}
-	list, err := listed(c, groups(view), groupURL)
-	return ok(view, list), err
-}
-
-// groupGet shows one group: GET /1.0/cluster/groups/NAME.
-func (s *Server) groupGet(c *call) (reply, error) {
-	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
-	if err != nil {
-		return reply{}, err
-	}
-	g, err := findGroup(c, view)
-	if err != nil {
-		return reply{}, err
-	}
-	return ok(view, g).tag(groupPart(g)), nil
-}
-
-// findGroup returns the group that the path names.
-func findGroup(c *call, view *raftstore.View) (api.ClusterGroup, error) {
-	for _, g := range groups(view) {
-		if g.Name == c.name("name") {
-			return g, nil
-		}
-	}
-	return api.ClusterGroup{}, api.Errorf(api.NotFound, "Cluster_group not found")
 }
