@@ -127,15 +127,15 @@ func TestStaleAnswersAreTold(t *testing.T) {
 	var got client.Stale
 	server, c := connect(t, client.Options{OnStale: func(s client.Stale) { got = s }})
 	server.Handle("GET /1.0/cluster/members", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Incus-Stale", "no_quorum; index=7; since=2026-11-22T08:57:28Z")
+		w.Header().Set("X-Incus-Stale", "no_quorum; index=7; since=2026-11-22T08:57:28Z; voters=3; missing=node2,node3; new=1")
 		clienttest.Sync(w, []any{})
 	})
 	if _, err := c.Members(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	want := client.Stale{Reason: api.NoQuorum, Index: 7, Since: time.Date(2026, 11, 22, 8, 57, 28, 0, time.UTC)}
-	if got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	want := client.Stale{Reason: api.NoQuorum, Index: 7, Since: time.Date(2026, 11, 22, 8, 57, 28, 0, time.UTC), Voters: 3, Missing: []string{"node2", "node3"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

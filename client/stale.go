@@ -20,9 +20,13 @@ type Stale struct {
 	Index uint64
 	// Since is when the member last knew itself to be up to date; zero if unknown.
 	Since time.Time
+	// Voters is how many members vote, Missing the names of those that do not answer the member
+	// that was asked. Voters is 0 if it does not know yet.
+	Voters  int
+	Missing []string
 }
 
-// parseStale reads "no_quorum; index=N; since=T". Parts that it does not know are
+// parseStale reads "no_quorum; index=N; since=T; voters=N; missing=NAME,NAME". Parts that it does not know are
 // ignored: a newer server may say more.
 func parseStale(header string) Stale {
 	reason, rest, _ := strings.Cut(header, ";")
@@ -34,6 +38,12 @@ func parseStale(header string) Stale {
 			s.Index, _ = strconv.ParseUint(value, 10, 64)
 		case "since":
 			s.Since, _ = time.Parse(time.RFC3339Nano, value)
+		case "voters":
+			s.Voters, _ = strconv.Atoi(value)
+		case "missing":
+			if value != "" {
+				s.Missing = strings.Split(value, ",")
+			}
 		}
 	}
 	return s

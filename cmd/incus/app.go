@@ -299,7 +299,23 @@ func (a *app) warnStale(s client.Stale) {
 			why = "this answer may be out of date"
 		}
 		a.warn("%s (%s); showing what this member last knew (index %d, since %s)", why, string(s.Reason), s.Index, a.date(s.Since))
+		if s.Voters > 0 {
+			a.warn("%s", missing(s))
+		}
 	})
+}
+
+// missing says who must come back for the cluster to go on, and what to do.
+func missing(s client.Stale) string {
+	present := s.Voters - len(s.Missing)
+	switch {
+	case len(s.Missing) == 0:
+		return fmt.Sprintf("all %d voters answer; a leader is being elected, try again in a moment", s.Voters)
+	case present > s.Voters/2:
+		return fmt.Sprintf("%d of %d voters answer (missing: %s); a leader is being elected, try again in a moment", present, s.Voters, strings.Join(s.Missing, ", "))
+	}
+	return fmt.Sprintf("%d of %d voters answer, %d are needed; start those that are missing: %s. If they are lost for ever, see: incusd cluster recover-from-quorum-loss --help",
+		present, s.Voters, s.Voters/2+1, strings.Join(s.Missing, ", "))
 }
 
 // date prints a time for people; the zero time as nothing.

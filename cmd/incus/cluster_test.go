@@ -14,7 +14,7 @@ import (
 
 func staleAnswer(metadata any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Incus-Stale", "no_quorum; index=7; since=2026-11-22T08:57:28Z")
+		w.Header().Set("X-Incus-Stale", "no_quorum; index=7; since=2026-11-22T08:57:28Z; voters=3; missing=node2,node3")
 		clienttest.Sync(w, metadata)
 	}
 }

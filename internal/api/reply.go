@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"incusd/api"
@@ -26,8 +28,8 @@ type reply struct {
 	location string
 	// operation is set when the answer is async.
 	operation *api.Operation
-	// stale is set when the answer comes from this member alone.
-	stale *raftstore.Stale
+	// stale is set when the answer comes from this member alone; see staleHeader.
+	stale string
 	// serve, if set, writes the answer itself: streams and forwarded requests.
 	serve func(w http.ResponseWriter, r *http.Request)
 }
@@ -37,7 +39,7 @@ var empty = reply{metadata: struct{}{}}
 
 // ok answers with metadata as view has it.
 func ok(view *raftstore.View, metadata any) reply {
-	return reply{metadata: metadata, stale: view.Stale}
+	return reply{metadata: metadata, stale: staleHeader(view)}
 }
 
 // tag adds an ETag made from value.
@@ -68,8 +70,8 @@ func (rep reply) write(w http.ResponseWriter, r *http.Request) error {
 	if rep.location != "" {
 		w.Header().Set("Location", rep.location)
 	}
-	if rep.stale != nil {
-		w.Header().Set("X-Incus-Stale", staleHeader(rep.stale))
+	if rep.stale != "" {
+		w.Header().Set("X-Incus-Stale", rep.stale)
 	}
 	body := api.Response{Type: api.SyncResponse, Status: api.Success.String(), StatusCode: int(api.Success)}
 	if rep.operation != nil {
@@ -81,13 +83,29 @@ func (rep reply) write(w http.ResponseWriter, r *http.Request) error {
 	return writeEnvelope(w, max(rep.status, http.StatusOK), body, rep.metadata)
 }
 
-// staleHeader tells from when a stale answer is, and why there is no newer one.
-func staleHeader(s *raftstore.Stale) string {
+// staleHeader tells from when a stale answer is, why there is no newer one and, where that is
+// known, how many vote and who of them is missing. It is empty if view is not stale.
+func staleHeader(view *raftstore.View) string {
+	s := view.Stale
+	if s == nil {
+		return ""
+	}
 	text := fmt.Sprintf("%s; index=%d", string(s.Reason), s.Index)
 	if !s.Since.IsZero() {
 		text += "; since=" + s.Since.UTC().Format(time.RFC3339)
 	}
-	return text
+	if s.Quorum == nil {
+		return text
+	}
+	text += fmt.Sprintf("; voters=%d", len(s.Quorum.Voters))
+	var names []string
+	for _, id := range s.Quorum.Missing {
+		if m, ok := view.Member(id); ok {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return text + "; missing=" + strings.Join(names, ",")
 }
 
 // writeError sends err as an error envelope. Its metadata, which the protocol does not

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/internal/raftstore"
 )
 
 func TestUnknownPathsAndMethods(t *testing.T) {
@@ -243,6 +244,11 @@ func TestWithoutQuorumTheClusterIsStillDescribed(t *testing.T) {
 		if stale := w.Header().Get("X-Incus-Stale"); w.Code != 200 || !strings.HasPrefix(stale, "no_quorum; index=") || !strings.HasSuffix(stale, "; since=2027-01-15T08:00:00Z") {
 			t.Errorf("%s: %d, X-Incus-Stale: %s", path, w.Code, stale)
 		}
+	}
+	view := &raftstore.View{View: b.store.tables.View(), Stale: &raftstore.Stale{
+		Reason: api.NoQuorum, Index: 7, Quorum: &raftstore.Quorum{Voters: []string{"x", "y", b.store.id}, Missing: []string{b.store.id}}}}
+	if got := staleHeader(view); got != "no_quorum; index=7; voters=3; missing=node1" {
+		t.Errorf("with a roll call it says %q", got)
 	}
 	w := b.do(request{method: "GET", path: "/1.0/certificates"})
 	wantRefusal(t, w, 503, api.NoQuorum, "No quorum")

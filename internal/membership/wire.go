@@ -100,16 +100,19 @@ func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, mes
 		silent := max(now.Sub(m.Since), 0).Round(time.Second)
 		status, message = StatusOffline, fmt.Sprintf("No heartbeat for %s (%s)", silent, m.Since.Format(timeFormat))
 	}
-	if view.Stale != nil {
-		message = staleMessage(view.Stale, message)
+	switch {
+	case view.Stale == nil:
+		return status, message
+	case view.Stale.Silent[m.ID]:
+		return StatusOffline, staleSince(view.Stale) + "; does not answer this member"
 	}
-	return status, message
+	return status, staleSince(view.Stale) + "; last known: " + message
 }
 
-// staleMessage says that nobody knows better at present, and what was known last.
-func staleMessage(stale *raftstore.Stale, last string) string {
+// staleSince says that nobody knows better at present.
+func staleSince(stale *raftstore.Stale) string {
 	if stale.Since.IsZero() {
-		return fmt.Sprintf("%s; last known: %s", stale.Reason.Error(), last)
+		return stale.Reason.Error()
 	}
-	return fmt.Sprintf("%s since %s; last known: %s", stale.Reason.Error(), stale.Since.Format(timeFormat), last)
+	return fmt.Sprintf("%s since %s", stale.Reason.Error(), stale.Since.Format(timeFormat))
 }

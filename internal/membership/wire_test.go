@@ -74,6 +74,11 @@ func TestStaleMembersSaySo(t *testing.T) {
 	if diff := cmp.Diff([]string{"database"}, m.Roles); diff != "" {
 		t.Errorf("roles (-want +got):\n%s", diff)
 	}
+	view.Stale.Silent = map[string]bool{b.member(1).ID: true}
+	m = Members(view, since)[0]
+	if want := "No quorum since 2026-11-22 12:00:00 +0000; does not answer this member"; m.Status != StatusOffline || m.Message != want {
+		t.Errorf("a silent member is %s: %q, expected %q", m.Status, m.Message, want)
+	}
 }
 
 func TestUpdateMember(t *testing.T) {

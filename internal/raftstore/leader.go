@@ -53,11 +53,16 @@ func (s *Store) leaderLost() (lost bool, since time.Time) {
 }
 
 // givenUp tells whether a call that began at start should stop waiting for a leader:
-// there has been none for so long that several elections have come to nothing, and the
-// call has seen for itself that none comes.
+// there has been none for so long that several elections have come to nothing, and either
+// a majority of the voters did not answer just now, or the call has seen for itself that
+// none comes.
 func (s *Store) givenUp(start time.Time) bool {
 	lost, since := s.leaderLost()
-	return lost && time.Since(since) > s.cfg.Timing.GiveUp && time.Since(start) > s.cfg.Timing.StaleAfter
+	if !lost || time.Since(since) <= s.cfg.Timing.GiveUp {
+		return false
+	}
+	q, asked := s.lostQuorum(s.fsm.state.View())
+	return asked && q.lost() || time.Since(start) > s.cfg.Timing.StaleAfter
 }
 
 // leadershipEnd is closed when this member does not lead in term any more.

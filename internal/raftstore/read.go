@@ -29,6 +29,10 @@ type Stale struct {
 	Index uint64
 	// Since is when this member lost sight of a leader.
 	Since time.Time
+	// Silent are the members that do not answer this one, by ID; nil if they were not asked yet.
+	Silent map[string]bool
+	// Quorum is who votes and who is missing; nil if they were not asked yet.
+	Quorum *Quorum
 }
 
 // Local returns the local replica as it is. It may be behind, and does not block.
@@ -82,10 +86,20 @@ func (s *Store) ReadOrStale(ctx context.Context) (*View, error) {
 
 func (s *Store) staleView(since time.Time) *View {
 	v := s.fsm.state.View()
-	return &View{View: v, Stale: &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since}}
+	stale := &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since, Silent: s.roll.get()}
+	if q, ok := s.lostQuorum(v); ok {
+		stale.Quorum = &q
+	}
+	return &View{View: v, Stale: stale}
 }
 
+// noQuorum refuses for want of a leader. Once the others were asked it says who is missing;
+// before, why this call came to nothing.
 func (s *Store) noQuorum(why string) error {
+	view := s.fsm.state.View()
+	if q, ok := s.lostQuorum(view); ok {
+		why = q.describe(view)
+	}
 	return api.Errorf(api.NoQuorum, "No quorum: %s", why)
 }
 

@@ -41,6 +41,7 @@ type Store struct {
 	leadership leadership
 
 	hints peerHints
+	roll  roll
 
 	proposals chan *proposal
 	roundMu   sync.Mutex
@@ -111,6 +112,7 @@ func (s *Store) start() error {
 	}
 	s.wg.Go(s.watchLeader)
 	s.wg.Go(s.watchPeers)
+	s.wg.Go(s.watchRoll)
 	s.wg.Go(func() { s.watchOwnLeadership(notify) })
 	s.wg.Go(s.fold)
 	s.wg.Go(s.saveHints)
