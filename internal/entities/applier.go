@@ -23,8 +23,6 @@ const (
 	// retryTime is how long the applier waits after something that time may mend: a report
 	// without a quorum, or a disk that is not there.
 	retryTime = 5 * time.Second
-	// maxReason bounds what a member reports about a failure, in bytes.
-	maxReason = 1000
 )
 
 // Store is the replicated store, as this package uses it.
@@ -321,8 +319,5 @@ func reasonOf(err error) string {
 	if errors.As(err, &e) && e.Hint != "" {
 		text += " (" + e.Hint + ")"
 	}
-	if len(text) > maxReason {
-		text = text[:maxReason] + "…"
-	}
-	return text
+	return state.ShortReason(text)
 }

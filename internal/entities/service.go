@@ -135,9 +135,15 @@ func (s *Service) create(ctx context.Context, view *raftstore.View, row state.En
 
 // checkHere tells a server that is alone what is wrong before anything is committed.
 func (s *Service) checkHere(ctx context.Context, view *raftstore.View, row state.Entity) error {
-	if old, ok := find(view, row.Kind, row.Project, "", row.Name); ok && old.Made && !old.Deleting {
-		return nil // the command refuses it, or tries again what has failed
+	var part state.EntityMember
+	if old, ok := find(view, row.Kind, row.Project, "", row.Name); ok && !old.Deleting {
+		if old.Made {
+			return nil // the command refuses it, or tries again what has failed
+		}
+		part = old.Members[s.store.ID()]
 	}
+	// What was defined stands where the row does not say otherwise.
+	row.Config = merged(part.Config, row.Config)
 	return s.machine.check(ctx, wanted(&row, state.EntityMember{}, s.store.ID()))
 }
 

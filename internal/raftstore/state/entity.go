@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -85,8 +87,8 @@ type EntityDefine struct {
 }
 
 // EntityCreate is the body of "entity.create", version 1. Where the cluster has one member, or
-// for a volume, it makes the entity at once, with MemberID and MemberConfig. Else it is the second
-// step after an "entity.define" for each member; once more, without Config, it lets the members
+// for a volume, it makes the entity at once, with MemberID and MemberConfig, which add to what an
+// "entity.define" has said. Else it is the second step after one of these for each member; once more, without Config, it lets the members
 // that are EntityErrored try again. Its result is the Entity.
 type EntityCreate struct {
 	ID          string            `json:"id"`
@@ -128,13 +130,14 @@ type EntityDelete struct {
 
 // EntityReport is the body of "entity.report", version 1: what became of an entity on a member.
 // Harmless when the entity or the member's part is gone. Older revisions than the row's are noted,
-// with their revision, unless a newer one was reported.
+// with their revision, unless a newer one was reported or the row is being deleted.
 type EntityReport struct {
 	ID       string `json:"id"`
 	MemberID string `json:"member_id"`
 	Revision uint64 `json:"revision"`
 	Status   string `json:"status"`
-	Reason   string `json:"reason,omitempty"`
+	// Reason is cut after MaxReason.
+	Reason string `json:"reason,omitempty"`
 	// Config, if not nil, sets these member-specific keys: what the member has chosen.
 	Config map[string]string `json:"config,omitempty"`
 	// Gone says that nothing is left of a deleted entity on the member. The row goes with the last
@@ -311,6 +314,71 @@ func (tx *transaction) checkEntity(e *Entity) error {
 	return nil
 }
 
+// checkOwn refuses keys of one member that no schema would allow, or that are too long together.
+func checkOwn(config map[string]string) error {
+	if err := checkConfig(config); err != nil {
+		return err
+	}
+	if n := textSize(config); n > MaxPartConfig {
+		return tooLong("The keys of one member", n, MaxPartConfig)
+	}
+	return nil
+}
+
+// checkGlobal refuses a description and cluster-wide keys that are too long together.
+func checkGlobal(description string, config map[string]string) error {
+	if err := checkEntityConfig(description, config); err != nil {
+		return err
+	}
+	if n := len(description) + textSize(config); n > MaxEntityConfig {
+		return tooLong("The description and the configuration", n, MaxEntityConfig)
+	}
+	return nil
+}
+
+func tooLong(what string, n, limit int) error {
+	return api.Errorf(api.ConfigInvalid, "%s have %d bytes, the limit is %d", what, n, limit).WithHint("shorten what is longest")
+}
+
+// textSize is the length of all keys and values, in bytes.
+func textSize(config map[string]string) int {
+	n := 0
+	for _, key := range slices.Sorted(maps.Keys(config)) {
+		n += len(key) + len(config[key])
+	}
+	return n
+}
+
+// ShortReason cuts a failure in words to what a row takes.
+func ShortReason(text string) string {
+	if len(text) <= MaxReason {
+		return text
+	}
+	const more = "…"
+	end := MaxReason - len(more)
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + more
+}
+
+// putEntity puts a row that may have grown.
+func (tx *transaction) putEntity(e *Entity) error {
+	if n := e.size(); n > MaxEntityRow {
+		return api.Errorf(api.ConfigInvalid, "The %s %q would have %d bytes with the keys of all members, the limit is %d",
+			e.words(), e.Name, n, MaxEntityRow).WithHint("shorten what is longest")
+	}
+	entityTable.put(tx, e)
+	return nil
+}
+
+// size is that of the row in a snapshot, in bytes.
+func (e *Entity) size() int {
+	data, err := json.Marshal(e)
+	must(err)
+	return len(data)
+}
+
 func checkEntityConfig(description string, configs ...map[string]string) error {
 	if len(description) > MaxConfigValue {
 		return api.Errorf(api.TooLarge, "The description has %d bytes, the limit is %d", len(description), MaxConfigValue)
@@ -339,7 +407,7 @@ func applyEntityDefine(tx *transaction, b *EntityDefine) (any, error) {
 	if !ok {
 		return nil, refuse(api.MemberNotFound)
 	}
-	if err := checkEntityConfig("", b.Config); err != nil {
+	if err := checkOwn(b.Config); err != nil {
 		return nil, err
 	}
 	if b.Kind == EntityVolume {
@@ -357,7 +425,9 @@ func applyEntityDefine(tx *transaction, b *EntityDefine) (any, error) {
 	}
 	e = e.Clone()
 	e.Members[m.ID] = EntityMember{Config: withoutEmpty(b.Config), Status: EntityPending}
-	entityTable.put(tx, e)
+	if err := tx.putEntity(e); err != nil {
+		return nil, err
+	}
 	tx.emitEntity(e, "created", map[string]any{"target": m.Name})
 	return e, nil
 }
@@ -379,7 +449,7 @@ func checkDefine(e *Entity, b *EntityDefine, m *Member) error {
 
 // applyEntityCreate makes an entity: in one step, as the second of two, or once more.
 func applyEntityCreate(tx *transaction, b *EntityCreate) (any, error) {
-	if err := checkEntityConfig(b.Description, b.Config, b.MemberConfig); err != nil {
+	if err := checkGlobal(b.Description, b.Config); err != nil {
 		return nil, err
 	}
 	e, exists := entityTable.get(tx.Txn, "name", place(b.Kind, b.Project, b.Pool, b.Name))
@@ -400,7 +470,9 @@ func applyEntityCreate(tx *transaction, b *EntityCreate) (any, error) {
 		return nil, otherType(e)
 	}
 	e.Made, e.Description, e.Config = true, b.Description, withoutEmpty(b.Config)
-	entityTable.put(tx, e)
+	if err := tx.putEntity(e); err != nil {
+		return nil, err
+	}
 	tx.emitEntity(e, "created", nil)
 	return e, nil
 }
@@ -413,13 +485,8 @@ func (tx *transaction) placeEntity(e *Entity, b *EntityCreate, defined bool) err
 			return api.Errorf(api.NotFound, "Storage pool not found")
 		}
 	}
-	if len(members) == 1 && !defined || e.Kind == EntityVolume {
-		m, ok := activeMember(tx.Txn, b.MemberID)
-		if !ok {
-			return refuse(api.MemberNotFound)
-		}
-		e.Members = map[string]EntityMember{m.ID: {Config: withoutEmpty(b.MemberConfig), Status: EntityPending}}
-		return nil
+	if e.Kind == EntityVolume || len(members) == 1 && (!defined || b.MemberID != "") {
+		return tx.placeOn(e, b)
 	}
 	if !defined {
 		return stepError(api.BadRequest, "%s not pending on any node (use --target <node> first)", e.short())
@@ -434,6 +501,22 @@ func (tx *transaction) placeEntity(e *Entity, b *EntityCreate, defined bool) err
 		slices.Sort(missing)
 		return stepError(api.BadRequest, "%s not defined on nodes: %s", e.short(), strings.Join(missing, ", "))
 	}
+	return nil
+}
+
+// placeOn gives a new entity its part on one member. What the member's keys were defined as stands
+// where the command does not say otherwise.
+func (tx *transaction) placeOn(e *Entity, b *EntityCreate) error {
+	m, ok := activeMember(tx.Txn, b.MemberID)
+	if !ok {
+		return refuse(api.MemberNotFound)
+	}
+	own := withoutEmpty(e.Members[m.ID].Config)
+	maps.Copy(own, b.MemberConfig)
+	if err := checkOwn(own); err != nil {
+		return err
+	}
+	e.Members = map[string]EntityMember{m.ID: {Config: withoutEmpty(own), Status: EntityPending}}
 	return nil
 }
 
@@ -475,7 +558,7 @@ func applyEntityUpdate(tx *transaction, b *EntityUpdate) (any, error) {
 	if b.Expect != e.Hash() {
 		return nil, refuse(api.PreconditionFail)
 	}
-	if err := checkEntityConfig(b.Description, b.Config); err != nil {
+	if err := checkGlobal(b.Description, b.Config); err != nil {
 		return nil, err
 	}
 	global := !maps.Equal(withoutEmpty(b.Config), withoutEmpty(e.Config))
@@ -490,7 +573,7 @@ func applyEntityUpdate(tx *transaction, b *EntityUpdate) (any, error) {
 		if !ok {
 			return nil, refuse(api.MemberNotFound)
 		}
-		if err := checkConfig(b.Members[id]); err != nil {
+		if err := checkOwn(b.Members[id]); err != nil {
 			return nil, err
 		}
 		if next := withoutEmpty(b.Members[id]); !maps.Equal(next, withoutEmpty(part.Config)) {
@@ -501,7 +584,9 @@ func applyEntityUpdate(tx *transaction, b *EntityUpdate) (any, error) {
 	if changed && e.Made {
 		e.Revision++
 	}
-	entityTable.put(tx, e)
+	if err := tx.putEntity(e); err != nil {
+		return nil, err
+	}
 	tx.emitEntity(e, "updated", tx.updateContext(b, global))
 	return e, nil
 }
@@ -588,25 +673,46 @@ func applyEntityReport(tx *transaction, b *EntityReport) (any, error) {
 	if !ok || b.Revision < part.Revision || b.Revision > e.Revision {
 		return nil, nil
 	}
+	if e.Deleting && b.Revision < e.Revision {
+		return nil, nil // what failed before would look as if it could not be removed
+	}
 	if !slices.Contains([]string{EntityPending, EntityCreated, EntityErrored, EntityUnavailable}, b.Status) {
 		return nil, badRequest("%.80q is no status of an entity", b.Status)
 	}
-	if err := checkEntityConfig(b.Reason, b.Config); err != nil {
-		return nil, err
+	if b.Gone && !e.Deleting {
+		return nil, api.Errorf(api.Conflict, "The %s %q is not being deleted", e.words(), e.Name)
 	}
 	e = e.Clone()
 	if b.Gone {
-		if !e.Deleting {
-			return nil, api.Errorf(api.Conflict, "The %s %q is not being deleted", e.words(), e.Name)
-		}
 		delete(e.Members, b.MemberID)
 	} else {
-		config := withoutEmpty(part.Config)
-		maps.Copy(config, b.Config)
-		e.Members[b.MemberID] = EntityMember{Config: withoutEmpty(config), Status: b.Status, Reason: b.Reason, Revision: b.Revision}
+		e.Members[b.MemberID] = e.reported(part, b)
 	}
 	tx.keepEntity(e)
 	return nil, nil
+}
+
+// reported is a member's part after its report. A member cannot mend a report that is refused, and
+// would send it again without end: what does not fit is left out.
+func (e *Entity) reported(part EntityMember, b *EntityReport) EntityMember {
+	next := EntityMember{Status: b.Status, Reason: ShortReason(b.Reason), Revision: b.Revision}
+	config := withoutEmpty(part.Config)
+	maps.Copy(config, b.Config)
+	next.Config = withoutEmpty(config)
+	if err := checkOwn(next.Config); err != nil {
+		next.Config, next.Status, next.Reason = part.Config, EntityErrored, ShortReason("its own keys do not fit into the row: "+err.Error())
+	}
+	if e.sizeWith(b.MemberID, next) > MaxEntityRow {
+		next.Config, next.Reason = part.Config, ""
+	}
+	return next
+}
+
+// sizeWith is size with another part for one member.
+func (e *Entity) sizeWith(id string, part EntityMember) int {
+	c := e.Clone()
+	c.Members[id] = part
+	return c.size()
 }
 
 // keepEntity puts e, or drops it if it was deleted and is on no member any more.
@@ -618,21 +724,28 @@ func (tx *transaction) keepEntity(e *Entity) {
 	entityTable.put(tx, e)
 }
 
-// joinEntities gives a new member its part of each pool and network.
-func (tx *transaction) joinEntities(id string, made map[string]EntityMember) {
+// joinEntities gives a new member its part of each pool and network. What it has made of one that
+// is being deleted by now is its to remove, like the others'.
+func (tx *transaction) joinEntities(id string, made map[string]EntityMember) error {
 	for _, e := range entityTable.list(tx.Txn, "place") {
-		if e.Kind == EntityVolume || !e.Made || e.Deleting {
+		part, ok := made[e.ID]
+		if e.Kind == EntityVolume || !e.Made || e.Deleting && !ok {
 			continue
 		}
-		part, ok := made[e.ID]
-		if !ok || part.Revision > e.Revision {
+		if !ok || part.Revision > e.Revision || e.Deleting {
 			part = EntityMember{Config: part.Config, Status: EntityPending}
 		}
-		part.Config = withoutEmpty(part.Config)
+		if err := checkOwn(part.Config); err != nil {
+			return fmt.Errorf("%s %q: %w", e.words(), e.Name, err)
+		}
+		part.Config, part.Reason = withoutEmpty(part.Config), ShortReason(part.Reason)
 		e = e.Clone()
 		e.Members[id] = part
-		entityTable.put(tx, e)
+		if err := tx.putEntity(e); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // leaveEntities drops the parts of a member that is gone, and the volumes that were on it.

@@ -352,3 +352,106 @@ func TestPasswordGrantsTheTokenThatIsThere(t *testing.T) {
 	w.refused(api.TokenClaimed, KindTokenGrant, grant("h3", "o4", "fp3"))
 	w.refused(api.NameTaken, KindTokenGrant, TokenGrant{Token: Token{Hash: "h4", Name: "node1", Operation: "o5"}, Fingerprint: "fp4", Certificate: "c"})
 }
+
+func TestOldFailureDoesNotBringADeletedNameBack(t *testing.T) {
+	t.Parallel()
+	w := newCluster(t)
+	w.must(KindEntityCreate, EntityCreate{ID: "e1", Kind: EntityPool, Name: "local", Type: "dir", MemberID: "id1"})
+	w.must(KindEntityDelete, EntityDelete{ID: "e1"})
+	late := EntityReport{ID: "e1", MemberID: "id1", Revision: 1, Status: EntityErrored, Reason: "could not be made"}
+	w.must(KindEntityReport, late)
+	if e, ok := w.s.View().Pool("local"); ok {
+		t.Errorf("it is shown again: %+v", e)
+	}
+	late.Revision = 2
+	w.must(KindEntityReport, late)
+	if _, ok := w.s.View().Pool("local"); !ok {
+		t.Error("that it cannot be removed is not shown")
+	}
+}
+
+func TestLoneServerAddsToWhatWasDefinedForIt(t *testing.T) {
+	t.Parallel()
+	w := newCluster(t)
+	w.must(KindEntityDefine, definition("local", "id1"))
+	create := EntityCreate{ID: "x", Kind: EntityPool, Name: "local", Type: "dir", MemberID: "id1", MemberConfig: map[string]string{"size": "2GiB"}}
+	e := w.entity(w.must(KindEntityCreate, create))
+	if own := e.Members["id1"].Config; e.ID != "e-local" || !e.Made || own["source"] != "/id1" || own["size"] != "2GiB" {
+		t.Errorf("%+v", e)
+	}
+	w.must(KindEntityDefine, definition("other", "id1"))
+	create.Name, create.MemberConfig = "other", map[string]string{"source": "/srv"}
+	if e := w.entity(w.must(KindEntityCreate, create)); e.Members["id1"].Config["source"] != "/srv" {
+		t.Errorf("what was said last does not count: %+v", e)
+	}
+}
+
+func TestEntityStaysSmallEnoughForASnapshot(t *testing.T) {
+	t.Parallel()
+	w := three(t)
+	long := strings.Repeat("x", MaxConfigValue)
+	many := map[string]string{"user.a": long, "user.b": long, "user.c": long, "user.d": long}
+	tooLong := definition("local", "id1")
+	tooLong.Config = map[string]string{"source": long}
+	w.says(api.ConfigInvalid, "The keys of one member have 65542 bytes, the limit is 16384", KindEntityDefine, tooLong)
+	for _, id := range []string{"id1", "id2", "id3"} {
+		w.must(KindEntityDefine, definition("local", id))
+	}
+	create := EntityCreate{Kind: EntityPool, Name: "local", Type: "dir", Config: many}
+	w.says(api.ConfigInvalid, "The description and the configuration have 262168 bytes, the limit is 262144", KindEntityCreate, create)
+	create.Config = nil
+	e := w.entity(w.must(KindEntityCreate, create))
+	w.refused(api.ConfigInvalid, KindEntityUpdate, EntityUpdate{ID: e.ID, Expect: e.Hash(), Config: many})
+	w.refused(api.ConfigInvalid, KindEntityUpdate, EntityUpdate{ID: e.ID, Expect: e.Hash(), Members: map[string]map[string]string{"id1": {"source": long}}})
+
+	w.must(KindEntityReport, EntityReport{ID: e.ID, MemberID: "id1", Revision: 1, Status: EntityErrored, Reason: strings.Repeat("é", MaxConfigValue)})
+	w.must(KindEntityReport, EntityReport{ID: e.ID, MemberID: "id2", Revision: 1, Status: EntityCreated, Config: map[string]string{"size": long}})
+	e, _ = w.s.View().Entity(e.ID)
+	if reason := e.Members["id1"].Reason; len(reason) > MaxReason || !strings.HasSuffix(reason, "é…") {
+		t.Errorf("%d bytes, …%q", len(reason), reason[len(reason)-8:])
+	}
+	if p := e.Members["id2"]; p.Status != EntityErrored || p.Config["size"] != "" || p.Config["source"] != "/id2" || !strings.Contains(p.Reason, "65550 bytes") {
+		t.Errorf("%.200v", p)
+	}
+}
+
+func TestRowTakesNoMoreThanItsLimitFromAllMembers(t *testing.T) {
+	t.Parallel()
+	w := newCluster(t)
+	full := &Entity{ID: "e1", Kind: EntityPool, Name: "local", Type: "dir", Revision: 1, Made: true, Members: map[string]EntityMember{"id1": {}}}
+	own := map[string]string{"source": strings.Repeat("x", MaxPartConfig-len("source"))}
+	for i := 0; full.size() < MaxEntityRow-2*MaxPartConfig; i++ {
+		full.Members["old"+strings.Repeat("i", i)] = EntityMember{Config: own, Status: EntityCreated, Revision: 1}
+	}
+	tx := &transaction{Txn: w.s.db.Txn(true)}
+	entityTable.put(tx, full)
+	tx.Commit()
+	next := *w.s.View()
+	next.txn = w.s.db.Txn(false)
+	w.s.publish(&next, topicEntities)
+	update := EntityUpdate{ID: "e1", Expect: full.Hash(), Config: map[string]string{"user.a": strings.Repeat("x", MaxConfigValue)}}
+	w.refused(api.ConfigInvalid, KindEntityUpdate, update)
+	w.must(KindEntityReport, EntityReport{ID: "e1", MemberID: "id1", Revision: 1, Status: EntityErrored, Reason: "full", Config: map[string]string{
+		"source": strings.Repeat("\x01", MaxPartConfig-100), // six bytes each in JSON
+	}})
+	e, _ := w.s.View().Entity("e1")
+	if p := e.Members["id1"]; p.Status != EntityErrored || p.Reason != "" || len(p.Config) != 0 || e.size() > MaxEntityRow {
+		t.Errorf("%d bytes, %.200v", e.size(), p)
+	}
+}
+
+func TestWhatAJoinerMadeOfADeletedPoolIsItsToRemove(t *testing.T) {
+	t.Parallel()
+	w := newCluster(t)
+	w.must(KindEntityCreate, EntityCreate{ID: "e1", Kind: EntityPool, Name: "local", Type: "dir", MemberID: "id1"})
+	w.must(KindTokenGrant, TokenGrant{
+		Token:       Token{Hash: "h", Secret: "s", Name: "node2", Operation: "op", Addresses: []string{"a"}},
+		Fingerprint: "fp-id2", Certificate: "cert-id2",
+	})
+	w.must(KindMemberAdmit, MemberAdmit{ID: "id2", Fingerprint: "fp-id2", Name: "node2", Address: "10.0.9.2:8443", CommandVersion: 1})
+	w.must(KindEntityDelete, EntityDelete{ID: "e1"})
+	w.must(KindMemberActivate, MemberActivate{ID: "id2", Entities: map[string]EntityMember{"e1": {Status: EntityCreated, Revision: 1}}})
+	if e, _ := w.s.View().Entity("e1"); e.Members["id2"].Status != EntityPending {
+		t.Errorf("nobody removes it there: %+v", e)
+	}
+}

@@ -290,7 +290,9 @@ func applyMemberActivate(tx *transaction, b *MemberActivate) (any, error) {
 	m.State, m.JoinedAt, m.JoinDeadline = MemberActive, tx.now, time.Time{}
 	m.Offline, m.Since, m.Reason = false, tx.now, ""
 	memberTable.put(tx, m)
-	tx.joinEntities(m.ID, b.Entities)
+	if err := tx.joinEntities(m.ID, b.Entities); err != nil {
+		return nil, err
+	}
 	used := tx.useToken(m)
 	tx.emit("cluster-member-added", source("/1.0/cluster/members", m.Name), used)
 	return nil, nil

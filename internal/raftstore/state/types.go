@@ -270,6 +270,15 @@ const (
 	// MaxConfigKeys and MaxConfigValue (in bytes) bound the configuration, and each member's.
 	MaxConfigKeys  = 10000
 	MaxConfigValue = 64 << 10
+	// MaxEntityConfig bounds the cluster-wide keys and the description of a pool, network or volume,
+	// MaxPartConfig the keys that are one member's, in bytes of keys and values.
+	MaxEntityConfig = 256 << 10
+	MaxPartConfig   = 16 << 10
+	// MaxReason bounds what a member reports about a failure, in bytes; longer texts are cut.
+	MaxReason = 1000
+	// MaxEntityRow bounds a pool, network or volume with the parts of all members, in bytes of JSON. It
+	// leaves room below maxLine, or a snapshot with the row could not be read any more.
+	MaxEntityRow = 4 << 20
 	// maxKeyText bounds IDs, hashes, fingerprints, addresses and names of keys, in bytes.
 	maxKeyText = 256
 )
@@ -358,7 +367,8 @@ type MemberAdmit struct {
 type MemberActivate struct {
 	ID string `json:"id"`
 	// Entities is what this server has of the cluster's pools and networks, by entity ID. Those
-	// that are not in it are EntityPending on it; those that are no more are left out.
+	// that are not in it are EntityPending on it, so that it makes them, and those that are being
+	// deleted, so that it removes them; those that are no more are left out.
 	Entities map[string]EntityMember `json:"entities,omitempty"`
 }
 
