@@ -19,6 +19,8 @@ import (
 type fakeDrivers struct {
 	entities.StorageDrivers
 	entities.NetworkDrivers
+	// at is where the member that answers is: its one interface and lease say so.
+	at func() string
 }
 
 func (fakeDrivers) Supported() []api.StorageDriverInfo {
@@ -61,14 +63,14 @@ func (fakeDrivers) Create(context.Context, network.Network) error               
 func (fakeDrivers) Start(context.Context, network.Network) error                   { return nil }
 func (fakeDrivers) Update(context.Context, network.Network, network.Network) error { return nil }
 func (fakeDrivers) Delete(context.Context, network.Network) error                  { return nil }
-func (fakeDrivers) Interfaces() ([]api.Network, error) {
-	return []api.Network{{NetworkPut: api.NetworkPut{Config: api.ConfigMap{}}, Name: "eth0", Type: "physical", UsedBy: []string{}}}, nil
+func (f fakeDrivers) Interfaces() ([]api.Network, error) {
+	return []api.Network{{NetworkPut: api.NetworkPut{Config: api.ConfigMap{}, Description: f.at()}, Name: "eth0", Type: "physical", UsedBy: []string{}}}, nil
 }
-func (fakeDrivers) State(name string) (*api.NetworkState, error) {
-	return &api.NetworkState{Addresses: []api.NetworkStateAddress{}, State: "up"}, nil
+func (f fakeDrivers) State(string) (*api.NetworkState, error) {
+	return &api.NetworkState{Addresses: []api.NetworkStateAddress{}, State: f.at()}, nil
 }
-func (fakeDrivers) Leases(network.Network) ([]api.NetworkLease, error) {
-	return []api.NetworkLease{}, nil
+func (f fakeDrivers) Leases(network.Network) ([]api.NetworkLease, error) {
+	return []api.NetworkLease{{Address: f.at()}}, nil
 }
 
 // fakeNotes keeps notes in memory.
@@ -132,7 +134,9 @@ func (l lazyEntities) CreateNetwork(ctx context.Context, project string, post ap
 // withEntities gives a bed real services for entities, on drivers that make nothing.
 func withEntities(t testing.TB, b *bed) Entities {
 	t.Helper()
-	machine := entities.NewMachine(entities.MachineConfig{Notes: &fakeNotes{made: map[string]localstore.Made{}}, Storage: fakeDrivers{}, Network: fakeDrivers{}})
+	at := func() string { m, _ := b.store.Local().Member(b.store.id); return m.Name }
+	drivers := fakeDrivers{at: at}
+	machine := entities.NewMachine(entities.MachineConfig{Notes: &fakeNotes{made: map[string]localstore.Made{}}, Storage: drivers, Network: drivers})
 	log := slog.New(slog.DiscardHandler)
 	applier := entities.NewApplier(b.store, machine, func() []string { return []string{b.store.ID()} }, time.Now, log)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -24,7 +24,6 @@ var mayCall = map[string]Callers{
 	"POST /1.0/certificates":                anyone,
 	"GET /1.0/operations/{id}/wait":         anyone,
 	"GET /1.0/warnings":                     administrators,
-	"GET /1.0/resources":                    administrators,
 	"GET /internal/ready":                   UnixSocket,
 	"PUT /internal/shutdown":                UnixSocket,
 	"PUT /internal/cluster/address":         Client | Member | UnixSocket,

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 
 	"incusd/api"
 	"incusd/internal/raftstore"
@@ -129,4 +132,15 @@ func checkNew(what, name string) error {
 		return api.Errorf(api.NameInvalid, "Invalid %s name: %v", what, err)
 	}
 	return nil
+}
+
+// visible leaves out of used_by what is in projects that the caller may not use.
+func (c *caller) visible(usedBy []string) []string {
+	if c.kind != RestrictedClient {
+		return usedBy
+	}
+	return slices.DeleteFunc(slices.Clone(usedBy), func(path string) bool {
+		u, err := url.Parse(path)
+		return err != nil || c.mayUse(cmp.Or(u.Query().Get("project"), defaultName)) != nil
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"incusd/api"
+	"incusd/internal/raftstore/state"
 )
 
 // send makes a request with a body and checks the status.
@@ -186,4 +187,72 @@ func TestVolumesLieOnTheMemberThatWasAsked(t *testing.T) {
 		t.Errorf("%v", list)
 	}
 	b.send("DELETE", volumes+"/custom/v2", "", 200)
+}
+
+func TestTargetAnswersForItsOwnInterfaces(t *testing.T) {
+	b := newCluster(t, "node1", "node2", "node3")
+	other := b.secondServer("node2")
+	for path, want := range map[string]string{
+		"/1.0/networks/eth0": "node1", "/1.0/networks/eth0?target=node1": "node1", "/1.0/networks/eth0?target=node2": "node2",
+	} {
+		if got := get[api.Network](b, path); got.Description != want {
+			t.Errorf("%s: that of %q", path, got.Description)
+		}
+	}
+	if got := get[api.NetworkState](b, "/1.0/networks/eth0/state?target=node2"); got.State != "node2" {
+		t.Errorf("state of %q", got.State)
+	}
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/networks/eth1?target=node2"}), 404, api.NotFound, "Network not found")
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/networks/eth0?target=node9"}), 404, api.MemberNotFound, "Cluster member not found")
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/networks/eth0?target=node3"}), 503, api.MemberOffline, "node3")
+
+	for _, name := range []string{"node1", "node2", "node3"} {
+		b.send("POST", "/1.0/networks?target="+name, `{"name":"br0"}`, 201)
+	}
+	other.server.cfg.Entities.(lazyEntities).start()
+	b.mustPropose(state.KindMemberLiveness, state.MemberLiveness{Changes: []state.LivenessChange{{ID: b.member("node3").ID, Offline: true}}})
+	b.send("POST", "/1.0/networks", `{"name":"br0"}`, 201)
+	for path, want := range map[string]string{"": "node1 node2", "?target=node1": "node1", "?target=node2": "node2"} {
+		var got []string
+		for _, lease := range get[[]api.NetworkLease](b, "/1.0/networks/br0/leases"+path) {
+			got = append(got, lease.Address)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("leases%s: those on %v", path, got)
+		}
+	}
+}
+
+func TestRestrictedClientSeesNothingOfOtherProjects(t *testing.T) {
+	b := newBed(t)
+	b.send("POST", "/1.0/storage-pools", `{"name":"local","driver":"dir"}`, 201)
+	b.send("POST", "/1.0/networks", `{"name":"br0"}`, 201)
+	for _, project := range []string{"web", "shop"} {
+		b.send("POST", "/1.0/projects", `{"name":"`+project+`"}`, 201)
+		b.send("POST", "/1.0/profiles?project="+project, `{"name":"p","devices":{"root":{"type":"disk","path":"/","pool":"local"},"eth0":{"type":"nic","network":"br0"}}}`, 201)
+	}
+	web := b.trustClient(true, "web")
+	const want = "/1.0/profiles/p?project=web"
+	pool := metadata[api.StoragePool](t, b.do(request{method: "GET", path: "/1.0/storage-pools/local", cert: web}), 200)
+	pools := metadata[[]api.StoragePool](t, b.do(request{method: "GET", path: "/1.0/storage-pools?recursion=1", cert: web}), 200)
+	for _, p := range append(pools, pool) {
+		if strings.Join(p.UsedBy, " ") != want || len(p.Config) != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	if tag := b.do(request{method: "GET", path: "/1.0/storage-pools/local", cert: web}).Header().Get("ETag"); tag != "" {
+		t.Error("the ETag of the configuration is shown")
+	}
+	network := metadata[api.Network](t, b.do(request{method: "GET", path: "/1.0/networks/br0?project=web", cert: web}), 200)
+	networks := metadata[[]api.Network](t, b.do(request{method: "GET", path: "/1.0/networks?recursion=1&project=web&filter=name+eq+br0", cert: web}), 200)
+	for _, n := range append(networks, network) {
+		if strings.Join(n.UsedBy, " ") != want {
+			t.Errorf("%+v", n)
+		}
+	}
+	if all := get[api.Network](b, "/1.0/networks/br0"); len(all.UsedBy) != 2 {
+		t.Errorf("an administrator sees %v", all.UsedBy)
+	}
+	metadata[api.Resources](t, b.do(request{method: "GET", path: "/1.0/resources", cert: web}), 200)
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/networks/br0/state", cert: web}), 403, api.NotAuthorized, `User does not have permission for project "default"`)
 }

@@ -32,12 +32,15 @@ func (s *Server) networksGet(c *call) (reply, error) {
 		}
 		networks = append(networks, interfaces...)
 	}
+	for i := range networks {
+		networks[i].UsedBy = c.caller.visible(networks[i].UsedBy)
+	}
 	slices.SortStableFunc(networks, func(a, b api.Network) int { return strings.Compare(a.Name, b.Name) })
 	list, err := listed(c, networks, networkURL)
 	return ok(view, list), err
 }
 
-// networkGet shows a network, or an interface of this member: GET /1.0/networks/NAME.
+// networkGet shows a network, or an interface of one member: GET /1.0/networks/NAME.
 func (s *Server) networkGet(c *call) (reply, error) {
 	view, scope, err := s.scoped(c)
 	if err != nil {
@@ -45,14 +48,22 @@ func (s *Server) networkGet(c *call) (reply, error) {
 	}
 	network, err := entities.Network(view, scope.name, c.name("name"), s.on(c, view))
 	if err == nil {
+		network.UsedBy = c.caller.visible(network.UsedBy)
 		return ok(view, network).tag(networkTag(*network)), nil
+	}
+	if view.Owner(scope.name, state.FeatureNetworks) != defaultName {
+		return reply{}, unlessStale(view, api.AsError(err))
+	}
+	// Any member can show a managed network; interfaces only the one that has them.
+	if m, err := s.target(c); m != nil || err != nil {
+		return s.forward(c, m), err
 	}
 	interfaces, failure := s.cfg.Entities.Interfaces(c.Context())
 	if failure != nil {
 		return reply{}, failure
 	}
 	for _, found := range interfaces {
-		if found.Name == c.name("name") && view.Owner(scope.name, state.FeatureNetworks) == defaultName {
+		if found.Name == c.name("name") {
 			return ok(view, found).tag(networkTag(found)), nil
 		}
 	}
@@ -121,12 +132,19 @@ func (s *Server) networkDelete(c *call) (reply, error) {
 
 // networkStateGet tells what an interface is doing on one member: GET /1.0/networks/NAME/state.
 func (s *Server) networkStateGet(c *call) (reply, error) {
+	view, scope, err := s.scoped(c)
+	if err != nil {
+		return reply{}, err
+	}
+	if view.Owner(scope.name, state.FeatureNetworks) != defaultName {
+		return reply{}, api.Errorf(api.NotFound, "Network not found")
+	}
 	state, err := s.cfg.Entities.NetworkState(c.Context(), c.name("name"))
 	return reply{metadata: state}, err
 }
 
 // networkLeasesGet lists the addresses that a network has given, on all members that answer, or
-// to a member that asks, on this one: GET /1.0/networks/NAME/leases.
+// on this one, if target= names it or a member asks: GET /1.0/networks/NAME/leases.
 func (s *Server) networkLeasesGet(c *call) (reply, error) {
 	view, scope, err := s.scoped(c)
 	if err != nil {
@@ -139,7 +157,7 @@ func (s *Server) networkLeasesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if c.UserAgent() != agentNotifier {
+	if !c.caller.notification && c.param("target") == "" {
 		path := resource("networks", c.name("name")) + "/leases?project=" + url.QueryEscape(scope.name)
 		for _, theirs := range askAll[[]api.NetworkLease](c.Context(), s, s.online(view), path) {
 			leases = append(leases, theirs...)

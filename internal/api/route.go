@@ -152,7 +152,7 @@ func Routes() []Route {
 		{"POST", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPost},
 		{"DELETE", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkDelete},
 		{"GET", "/1.0/networks/{name}/state", trusted, thisMember, (*Server).networkStateGet},
-		{"GET", "/1.0/networks/{name}/leases", trusted, anyMember, (*Server).networkLeasesGet},
+		{"GET", "/1.0/networks/{name}/leases", trusted, thisMember, (*Server).networkLeasesGet},
 
 		{"GET", "/1.0/profiles", trusted, anyMember, (*Server).profilesGet},
 		{"POST", "/1.0/profiles", administrators, anyMember, (*Server).profilesPost},
@@ -171,7 +171,7 @@ func Routes() []Route {
 		{"DELETE", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectDelete},
 		{"GET", "/1.0/projects/{name}/state", trusted, anyMember, (*Server).projectStateGet},
 
-		{"GET", "/1.0/resources", administrators, thisMember, (*Server).resourcesGet},
+		{"GET", "/1.0/resources", trusted, thisMember, (*Server).resourcesGet},
 		{"GET", "/1.0/instances", trusted, anyMember, nothing},
 		{"POST", "/1.0/instances", administrators, anyMember, noInstances},
 		{"GET", "/1.0/images", trusted, anyMember, nothing},

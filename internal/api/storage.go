@@ -17,17 +17,21 @@ func poolPart(p api.StoragePool) api.StoragePoolPut { return p.StoragePoolPut }
 
 // poolsGet lists the storage pools: GET /1.0/storage-pools.
 func (s *Server) poolsGet(c *call) (reply, error) {
-	view, _, err := s.scoped(c)
+	view, err := s.cfg.Store.ReadOrStale(c.Context())
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := listed(c, entities.Pools(view), poolURL)
+	pools := entities.Pools(view)
+	for i := range pools {
+		c.caller.hidePool(&pools[i])
+	}
+	list, err := listed(c, pools, poolURL)
 	return ok(view, list), err
 }
 
 // poolGet shows a storage pool: GET /1.0/storage-pools/NAME.
 func (s *Server) poolGet(c *call) (reply, error) {
-	view, _, err := s.scoped(c)
+	view, err := s.cfg.Store.ReadOrStale(c.Context())
 	if err != nil {
 		return reply{}, err
 	}
@@ -35,7 +39,20 @@ func (s *Server) poolGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, unlessStale(view, api.AsError(err))
 	}
+	if c.caller.hidePool(pool) {
+		return ok(view, pool), nil
+	}
 	return ok(view, pool).tag(poolTag(*pool)), nil
+}
+
+// hidePool takes what the caller may not see out of a pool, and tells whether there was anything:
+// pools are no project's, and their configuration is for who may change it (entities.md §1.1).
+func (c *caller) hidePool(p *api.StoragePool) bool {
+	if c.kind != RestrictedClient {
+		return false
+	}
+	p.Config, p.UsedBy = api.ConfigMap{}, c.visible(p.UsedBy)
+	return true
 }
 
 // poolsPost makes a storage pool: POST /1.0/storage-pools.
@@ -111,6 +128,9 @@ func (s *Server) volumesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, unlessStale(view, api.AsError(err))
 	}
+	for i := range volumes {
+		volumes[i].UsedBy = c.caller.visible(volumes[i].UsedBy)
+	}
 	if kind := c.name("type"); kind != "" && kind != api.VolumeCustom {
 		if _, known := volumeTypes[kind]; !known {
 			return reply{}, customOnly(kind)
@@ -134,6 +154,7 @@ func (s *Server) volumeGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, unlessStale(view, api.AsError(err))
 	}
+	v.UsedBy = c.caller.visible(v.UsedBy)
 	return ok(view, v).tag(volumeTag(*v)), nil
 }
 
