@@ -174,7 +174,7 @@ func (a *app) bootstrap(ctx context.Context, c *client.Client, p *preseed) error
 		return refuse(api.AlreadyClustered, "This server is already clustered, as %q", cluster.ServerName)
 	}
 	run := &application{app: a, client: c, clustered: cluster.Enabled}
-	if err := run.checkDrivers(ctx, p); err != nil {
+	if err := run.check(ctx, p); err != nil {
 		return err
 	}
 	if config := p.configFor(cluster.Enabled); len(config) > 0 {

@@ -73,7 +73,13 @@ func (p *prompter) read(ctx context.Context, question string, get func() (string
 	}
 }
 
-// text asks until check accepts the answer. An empty answer means fallback.
+// An unanswered error is not the fault of who answers: asking again would not help.
+type unanswered struct{ error }
+
+func (u unanswered) Unwrap() error { return u.error }
+
+// text asks until check accepts the answer. An empty answer means fallback. An unanswered error of
+// check ends it.
 func (p *prompter) text(ctx context.Context, question, fallback string, check func(string) error) (string, error) {
 	for {
 		text, err := p.line(ctx, question)
@@ -83,11 +89,15 @@ func (p *prompter) text(ctx context.Context, question, fallback string, check fu
 		if text == "" {
 			text = fallback
 		}
-		if err := check(text); err != nil {
-			p.invalid(err)
-			continue
+		err = check(text)
+		var end unanswered
+		switch {
+		case err == nil:
+			return text, nil
+		case errors.As(err, &end):
+			return "", end.error
 		}
-		return text, nil
+		p.invalid(err)
 	}
 }
 

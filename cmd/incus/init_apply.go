@@ -35,25 +35,6 @@ func (a *application) step(what string, do func() error) error {
 	return nil
 }
 
-// checkDrivers refuses a preseed whose pools cannot be made on the server's machine, before
-// anything is changed.
-func (a *application) checkDrivers(ctx context.Context, p *preseed) error {
-	if len(p.StoragePools) == 0 {
-		return nil
-	}
-	server, _, err := a.client.Server(ctx)
-	if err != nil {
-		return err
-	}
-	for _, pool := range p.StoragePools {
-		if pool.Driver != "" && !supports(server, pool.Driver) {
-			return api.Errorf(api.DriverUnavailable, "storage_pools: the driver %q of %q isn't available on this machine; nothing was changed", pool.Driver, pool.Name).
-				WithHint("use one of %s, or install what %s needs", strings.Join(drivers(server), ", "), pool.Driver)
-		}
-	}
-	return nil
-}
-
 // entities makes or changes all that a preseed lists, in the order in which one needs the other.
 func (a *application) entities(ctx context.Context, p *preseed) error {
 	for _, pool := range p.StoragePools {

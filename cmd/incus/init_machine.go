@@ -118,7 +118,8 @@ func (d *dialogue) isNewPool(ctx context.Context, name string) error {
 	return isNew("storage pool", name, err)
 }
 
-// isNew refuses the name of something that is there: reading it ended with err.
+// isNew refuses the name of something that is there: reading it ended with err. A name of which
+// the daemon can say nothing is not asked for again.
 func isNew(what, name string, err error) error {
 	switch {
 	case err == nil:
@@ -126,7 +127,7 @@ func isNew(what, name string, err error) error {
 	case errors.Is(err, api.NotFound):
 		return nil
 	}
-	return err
+	return unanswered{err}
 }
 
 // backends are the drivers that work on the server's machine.
@@ -276,7 +277,10 @@ func (d *dialogue) network(ctx context.Context, p *preseed, clustered bool) (api
 		if errors.Is(err, api.NotFound) {
 			return errors.New("The requested interface doesn't exist. Please choose another one.")
 		}
-		return err
+		if err != nil {
+			return unanswered{err}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -287,6 +291,9 @@ func (d *dialogue) network(ctx context.Context, p *preseed, clustered bool) (api
 // bridge asks for a new bridge.
 func (d *dialogue) bridge(ctx context.Context, p *preseed) (api.ConfigMap, error) {
 	name, err := d.text(ctx, "What should the new bridge be called? [default=incusbr0]: ", "incusbr0", func(name string) error {
+		if err := checkBridgeName(name); err != nil {
+			return err
+		}
 		_, _, err := d.client.Network(ctx, name)
 		return isNew("network bridge", name, err)
 	})
@@ -301,6 +308,14 @@ func (d *dialogue) bridge(ctx context.Context, p *preseed) (api.ConfigMap, error
 	}
 	p.Networks = append(p.Networks, preseedNetwork{NetworksPost: api.NetworksPost{Name: name, NetworkPut: api.NetworkPut{Config: config}}})
 	return firstNIC(&api.Network{Name: name, Managed: true}), nil
+}
+
+// checkBridgeName refuses what the kernel would.
+func checkBridgeName(name string) error {
+	if len(name) < 2 || len(name) > 15 {
+		return errors.New("The name of a bridge has 2 to 15 characters")
+	}
+	return api.ValidateName(name)
 }
 
 // subnet asks for a bridge's address of one family.

@@ -630,6 +630,79 @@ func TestPreseedAsksForADriverThatIsNotThere(t *testing.T) {
 	s.unchanged(t)
 }
 
+func TestPreseedIsCheckedAsAWholeBeforeTheFirstChange(t *testing.T) {
+	const file = `config: {user.x: 1}
+storage_pools: [{name: local, driver: btrfs}, {name: fast, driver: zfs}, {name: new}, {name: new, driver: dir}]
+networks: [{name: br0, type: physical}, {name: br1}, {name: br1, project: nowhere}]
+projects: [{name: web}, {name: web}]
+storage_volumes: [{name: v, pool: none}, {name: i, pool: local, type: image}]
+profiles:
+- name: default
+  devices: {root: {pool: gone}, eth0: {type: nic, network: br9}, eth1: {type: nic, network: br1}, a: {type: disk, pool: new}}
+- {name: p, project: web, devices: {eth0: {type: nic, network: br0}}}
+- {name: q, project: elsewhere}
+`
+	s := standalone(t, nil)
+	s.Reply("GET /1.0/storage-pools", []api.StoragePool{{Name: "local", Driver: "dir"}})
+	s.Reply("GET /1.0/networks", []api.Network{{Name: "br0", Type: "bridge", Managed: true}, {Name: "br9", Type: "bridge"}})
+	s.Reply("GET /1.0/projects", []api.Project{{Name: "default"}})
+	if s.run(file, "admin", "init", "--preseed") {
+		t.Fatal("accepted")
+	}
+	s.unchanged(t)
+	var got []string
+	for line := range strings.Lines(s.stderr.String()) {
+		if !strings.HasPrefix(line, "   Hint: ") {
+			got = append(got, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	want := []string{
+		"Error: The preseed cannot be applied, for 12 reasons; nothing was changed",
+		` - storage_pools: "new" is there more than once`,
+		` - projects: "web" is there more than once`,
+		` - storage_pools: Storage pool "local" is of type "dir" instead of "btrfs"`,
+		` - storage_pools: the driver "zfs" of "fast" isn't available on this machine`,
+		` - storage_pools: "new" has no driver`,
+		` - networks: Network "br0" is of type "bridge" instead of "physical"`,
+		` - networks: the project "nowhere" of "br1" doesn't exist`,
+		` - storage_volumes: the storage pool "none" of "v" doesn't exist`,
+		` - storage_volumes: "i" cannot have the type "image"`,
+		` - profiles: the network "br9" of device "eth0" of "default" doesn't exist`,
+		` - profiles: the storage pool "gone" of device "root" of "default" doesn't exist`,
+		` - profiles: the project "elsewhere" of "q" doesn't exist`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPreseedMayNameWhatItMakesItself(t *testing.T) {
+	s := standalone(t, nil)
+	s.Reply("GET /1.0/projects", []api.Project{{Name: "default"}})
+	s.Reply("POST /1.0/projects", struct{}{})
+	s.Reply("POST /1.0/profiles", struct{}{})
+	s.mustRun(t, `storage_pools: [{name: local, driver: dir}]
+networks: [{name: br0}]
+projects: [{name: web}]
+profiles: [{name: p, project: web, devices: {root: {type: disk, path: /, pool: local}, eth0: {type: nic, network: br0}}}]`, "admin", "init", "--preseed")
+}
+
+func TestDialogueEndsWhenTheDaemonDoesNotAnswer(t *testing.T) {
+	for question, tt := range map[string]struct{ route, answers string }{
+		"a new pool's name":   {"GET /1.0/storage-pools/default", "no\nyes\ndefault\n"},
+		"a new bridge's name": {"GET /1.0/networks/incusbr0", "no\nno\nyes\nincusbr0\n"},
+		"an interface's name": {"GET /1.0/networks/eth7", "no\nno\nno\nyes\neth7\n"},
+	} {
+		s := standalone(t, nil)
+		s.Refuse(tt.route, 503, "No quorum", api.ErrorMetadata{Reason: api.NoQuorum, Hint: "wait"})
+		s.mustFail(t, "Error: No quorum\nHint: wait\n", tt.answers+strings.Repeat("again\n", 3), "admin", "init")
+		s.unchanged(t)
+		if n := strings.Count(strings.Join(s.Lines(), " "), tt.route); n != 1 {
+			t.Errorf("%s: asked the daemon %d times", question, n)
+		}
+	}
+}
+
 func TestDumpPrintsTheSetUp(t *testing.T) {
 	s := clustered(t)
 	s.Reply("GET /1.0/profiles", []api.Profile{{Name: "default", ProfilePut: api.ProfilePut{Description: "Default Incus profile"}, Project: "default"}})

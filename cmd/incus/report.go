@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"incusd/api"
-	"incusd/client"
 )
 
 // report prints why the command failed and, where that is known, what to do next.
@@ -15,7 +14,7 @@ func (a *app) report(err error) {
 		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(a.stderr, "Error: %v\n", err)
-	var refused *client.RefusedError
+	var refused interface{ Problems() []api.Error }
 	if errors.As(err, &refused) {
 		for _, p := range refused.Problems() {
 			a.reportProblem(&p)
