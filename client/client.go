@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -159,6 +160,9 @@ func (c *Client) WithProject(project string) *Client {
 	return &d
 }
 
+// InProject is the project that the client works in.
+func (c *Client) InProject() string { return cmp.Or(c.project, api.DefaultProject) }
+
 // WithTarget returns a client whose calls are carried out by the member target;
 // empty means by the one that is asked.
 func (c *Client) WithTarget(target string) *Client {
@@ -180,7 +184,7 @@ func (c *Client) path(query url.Values, parts ...string) string {
 	}
 	values := url.Values{}
 	maps.Copy(values, query)
-	if c.project != "" && c.project != "default" && !values.Has("project") {
+	if c.InProject() != api.DefaultProject && !values.Has("project") {
 		values.Set("project", c.project)
 	}
 	if c.target != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -163,7 +164,9 @@ type app struct {
 	*world
 	project                           string
 	forceLocal, debug, verbose, quiet bool
-	staleWarning                      sync.Once
+	// conf is what the user has set for the command line; nil until it is read.
+	conf         *clientConfig
+	staleWarning sync.Once
 }
 
 // run executes one command line and returns its exit code.
@@ -187,6 +190,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.listCommand(), a.networkCommand(), a.operationCommand(), a.profileCommand(), a.projectCommand(), a.queryCommand(),
 		a.storageCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.configure() }
 	root.Version = api.Version
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.Flags().Bool("version", false, "Print the version")
@@ -228,9 +232,28 @@ func argCount(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// client returns a client of the local daemon.
+// configure reads what the user has set for the command line.
+func (a *app) configure() (err error) {
+	path := clientConfigPath(a.getenv)
+	if a.forceLocal {
+		a.conf = &clientConfig{path: path}
+		return nil
+	}
+	a.conf, err = readClientConfig(path)
+	return err
+}
+
+// client returns a client of the local daemon. It works in the project that is named for this
+// command, or was switched to, or else that of the socket.
 func (a *app) client() *client.Client {
-	return a.connect(client.Options{OnStale: a.warnStale, Logger: a.logger()}).WithProject(a.project)
+	if a.conf == nil && a.configure() != nil { // the shell asks for words; errors are for commands
+		a.conf = &clientConfig{}
+	}
+	c := a.connect(client.Options{OnStale: a.warnStale, Logger: a.logger()})
+	if project := cmp.Or(a.project, a.conf.project()); project != "" {
+		c = c.WithProject(project)
+	}
+	return c
 }
 
 // logger prints what the client does, as far as the flags ask for it.

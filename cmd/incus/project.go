@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +25,7 @@ func (a *app) projects() *noun[api.Project, api.ProjectPut] {
 		deleted: "Project %s deleted", renamed: "Project %s renamed to %s",
 		get:         (*client.Client).Project,
 		put:         (*client.Client).UpdateProject,
-		delete:      (*client.Client).DeleteProject,
+		delete:      a.deleteProject,
 		rename:      (*client.Client).RenameProject,
 		part:        func(p *api.Project) *api.ProjectPut { return &p.ProjectPut },
 		config:      func(p *api.ProjectPut) *api.ConfigMap { return &p.Config },
@@ -38,7 +40,8 @@ func projectNames(ctx context.Context, c *client.Client, _ []string) ([]string, 
 }
 
 func (a *app) projectCommand() *cobra.Command {
-	cmds := append([]*cobra.Command{a.projectCreateCommand(), a.projectListCommand(), a.projectInfoCommand()}, a.projects().common()...)
+	cmds := append([]*cobra.Command{a.projectCreateCommand(), a.projectListCommand(), a.projectInfoCommand(),
+		a.projectSwitchCommand(), a.projectCurrentCommand()}, a.projects().common()...)
 	return parent("project", "Manage projects", cmds...)
 }
 
@@ -77,14 +80,54 @@ func (a *app) projectCreateCommand() *cobra.Command {
 	return cmd
 }
 
+// deleteProject deletes a project. Who works in it goes back to the default one.
+func (a *app) deleteProject(c *client.Client, ctx context.Context, name string) error {
+	if err := c.DeleteProject(ctx, name); err != nil {
+		return err
+	}
+	if a.conf.project() != name {
+		return nil
+	}
+	return a.conf.setProject(api.DefaultProject)
+}
+
+func (a *app) projectSwitchCommand() *cobra.Command {
+	cmd := a.projects().command("switch [<remote>:]<project>", "Work in a project from now on", 1, 1,
+		func(ctx context.Context, c *client.Client, name string, _ []string) error {
+			if _, _, err := c.WithProject("").Project(ctx, name); err != nil {
+				return err
+			}
+			return a.conf.setProject(name)
+		})
+	cmd.Long = cmd.Short + ".\n\nIt is kept in config.yml in INCUS_CONF, or in ~/.config/incus. --project and INCUS_PROJECT name another\none for a single command."
+	cmd.Example = "  incus project switch shop\n  incus project switch default"
+	return cmd
+}
+
+func (a *app) projectCurrentCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "get-current",
+		Short:             "Print the project that was switched to",
+		Example:           "  incus project get-current",
+		Args:              argCount(0, 0),
+		ValidArgsFunction: a.completeArgs(),
+		RunE: func(*cobra.Command, []string) error {
+			c := a.connect(client.Options{}) // the socket may have a project of its own
+			_, err := fmt.Fprintln(a.stdout, cmp.Or(a.conf.project(), c.InProject()))
+			return err
+		},
+	}
+}
+
 // projectColumns marks the project that the command works in.
 func (a *app) projectColumns(table.Format) []column[api.Project] {
+	current := sync.OnceValue(func() string { return a.client().InProject() })
 	feature := func(key string) func(api.Project) string {
 		return func(p api.Project) string { return yesOrNo(p.Config[key] == "true") }
 	}
 	return []column[api.Project]{
 		{'n', "NAME", func(p api.Project) string {
-			if p.Name == cmp.Or(a.project, api.DefaultProject) {
+			if p.Name == current() {
 				return p.Name + " (current)"
 			}
 			return p.Name
@@ -106,7 +149,8 @@ func (a *app) projectListCommand() *cobra.Command {
 		Use:     "list [<remote>:]",
 		Aliases: []string{"ls"},
 		Short:   "List the projects",
-		Long: "List the projects.\n\nThe one that --project or INCUS_PROJECT names, or else the default one, is marked as current.\n\n" +
+		Long: "List the projects.\n\nThe one that --project or INCUS_PROJECT names, or that was switched to, or else the default one, is marked\n" +
+			"as current.\n\n" +
 			columnHelp(a.projectColumns(table.Format{})),
 		Example: "  incus project list\n  incus project list -c nu -f csv",
 		Args:    argCount(0, 1),

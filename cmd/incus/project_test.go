@@ -1,12 +1,16 @@
 package main
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"incusd/api"
+	"incusd/client"
 )
 
 func shop() api.Project {
@@ -83,5 +87,116 @@ func TestProjectInfo(t *testing.T) {
 	s.Reply("GET /1.0/projects/shop/state", api.ProjectState{})
 	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "json"); got != "[]\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestSwitchedProjectIsThatOfLaterCommands(t *testing.T) {
+	s := projectAnswers(t)
+	s.Reply("GET /1.0/profiles", []api.Profile{})
+	s.Reply("GET /1.0/projects/default", api.Project{Name: "default"})
+	dir := filepath.Join(t.TempDir(), "incus")
+	s.env["INCUS_CONF"] = dir
+	if got := s.mustRun(t, "", "project", "get-current"); got != "default\n" {
+		t.Errorf("got %q", got)
+	}
+	s.mustRun(t, "", "project", "switch", "shop")
+	if got := s.mustRun(t, "", "project", "get-current"); got != "shop\n" {
+		t.Errorf("got %q", got)
+	}
+	for args, want := range map[string]string{
+		"profile list":                   "GET /1.0/profiles?project=shop&recursion=1",
+		"profile list --project web":     "GET /1.0/profiles?project=web&recursion=1",
+		"profile list --project default": "GET /1.0/profiles?recursion=1",
+		"profile list --force-local":     "GET /1.0/profiles?recursion=1",
+		"profile list --all-projects":    "GET /1.0/profiles?all-projects=true&recursion=1",
+	} {
+		s.mustRun(t, "", strings.Fields(args)...)
+		if lines := s.Lines(); lines[len(lines)-1] != want {
+			t.Errorf("%s: %s", args, lines[len(lines)-1])
+		}
+	}
+	want := "default-remote: local\nremotes:\n  local:\n    addrs:\n      - unix://\n    public: false\n    project: shop\n"
+	data, err := os.ReadFile(filepath.Join(dir, "config.yml"))
+	if err != nil || string(data) != want {
+		t.Errorf("%v, wrote\n%s", err, data)
+	}
+	for path, mode := range map[string]fs.FileMode{dir: 0o700, filepath.Join(dir, "config.yml"): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v %v", path, info.Mode(), err)
+		}
+	}
+	s.mustFail(t, "Error: not found\n", "", "project", "switch", "nowhere")
+	s.mustRun(t, "", "project", "delete", "shop")
+	if got := s.mustRun(t, "", "project", "get-current"); got != "default\n" {
+		t.Errorf("after the project was deleted: %q", got)
+	}
+}
+
+func TestSwitchKeepsTheRestOfTheFile(t *testing.T) {
+	s := projectAnswers(t)
+	s.env["HOME"] = t.TempDir()
+	dir := filepath.Join(s.env["HOME"], ".config", "incus")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "config.yml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const before = "# mine\ndefault-remote: local\nremotes:\n  web:\n    addrs:\n      - https://10.0.0.1:8443 # the shop\n" +
+		"    project: a\n  local:\n    addr: unix://\n    project: old\n    public: false\naliases:\n  ll: list\ndefaults:\n  list_format: csv\n"
+	write(before)
+	s.mustRun(t, "", "project", "switch", "shop")
+	data, err := os.ReadFile(path)
+	if diff := cmp.Diff(strings.Replace(before, "project: old", "project: shop", 1), string(data)); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	for text, want := range map[string]string{
+		"":                                "default\n",
+		"remotes:\n":                      "default\n",
+		"remotes:\n  local:\n":            "default\n",
+		"remotes: {local: {project: p}}":  "p\n",
+		"remotes: {local: {project: ''}}": "default\n",
+		"remotes: {local: {project: }}":   "default\n",
+	} {
+		write(text)
+		if got := s.mustRun(t, "", "project", "get-current"); got != want {
+			t.Errorf("%q: got %q", text, got)
+		}
+		s.mustRun(t, "", "project", "switch", "shop")
+		if got := s.mustRun(t, "", "project", "get-current"); got != "shop\n" {
+			t.Errorf("%q: after a switch: %q", text, got)
+		}
+	}
+	write("remotes: [local]")
+	s.mustFail(t, "Error: Unable to decode the configuration "+path+": line 1: a mapping is expected\n"+
+		"Hint: correct the file, or leave it aside with --force-local\n", "", "profile", "list")
+}
+
+func TestProjectOfTheSocketHoldsUntilAnotherIsNamed(t *testing.T) {
+	s := projectAnswers(t)
+	s.Reply("GET /1.0/profiles", []api.Profile{})
+	s.env["INCUS_CONF"] = t.TempDir()
+	connect := s.world.connect
+	s.world.connect = func(opts client.Options) *client.Client { return connect(opts).WithProject("user-1000") }
+	for _, step := range []struct{ args, line, current string }{
+		{"profile list", "GET /1.0/profiles?project=user-1000&recursion=1", "user-1000\n"},
+		{"profile list --project shop", "GET /1.0/profiles?project=shop&recursion=1", "user-1000\n"},
+		{"project switch shop", "GET /1.0/projects/shop", "shop\n"},
+		{"profile list", "GET /1.0/profiles?project=shop&recursion=1", "shop\n"},
+	} {
+		s.mustRun(t, "", strings.Fields(step.args)...)
+		if lines := s.Lines(); lines[len(lines)-1] != step.line {
+			t.Errorf("%s: %s", step.args, lines[len(lines)-1])
+		}
+		if got := s.mustRun(t, "", "project", "get-current"); got != step.current {
+			t.Errorf("%s: current is %q", step.args, got)
+		}
 	}
 }
