@@ -108,7 +108,10 @@ func newListing[T any](flags listFlags, columns func(table.Format) []column[T]) 
 }
 
 // print writes items, which are also what JSON and YAML show.
-func (l *listing[T]) print(a *app, items []T) error {
+func (l *listing[T]) print(a *app, items []T) error { return l.printAs(a, items, items) }
+
+// printAs writes items, and as JSON and YAML the object that they were taken from.
+func (l *listing[T]) printAs(a *app, items []T, object any) error {
 	header := make([]string, len(l.columns))
 	for i, c := range l.columns {
 		header[i] = c.title
@@ -119,7 +122,7 @@ func (l *listing[T]) print(a *app, items []T) error {
 			rows[i] = append(rows[i], c.cell(item))
 		}
 	}
-	return table.Write(a.stdout, l.format, header, rows, items)
+	return table.Write(a.stdout, l.format, header, rows, object)
 }
 
 // listAll is what a list command without filters runs: it prints what fetch finds.

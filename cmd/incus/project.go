@@ -164,9 +164,8 @@ func (a *app) projectListCommand() *cobra.Command {
 
 // projectUse is one line of "incus project info". Limit is -1 where there is none.
 type projectUse struct {
-	Resource string `json:"resource" yaml:"resource"`
-	Limit    int64  `json:"limit" yaml:"limit"`
-	Usage    int64  `json:"usage" yaml:"usage"`
+	Resource     string
+	Limit, Usage int64
 }
 
 // amount writes an amount of the resource: of some, bytes are counted.
@@ -206,7 +205,7 @@ func (a *app) projectInfoCommand() *cobra.Command {
 			for _, resource := range slices.Sorted(maps.Keys(state.Resources)) {
 				uses = append(uses, projectUse{resource, state.Resources[resource].Limit, state.Resources[resource].Usage})
 			}
-			return list.print(a, uses)
+			return list.printAs(a, uses, state)
 		})
 	flags.add(cmd, "rlu")
 	cmd.Long = cmd.Short + ".\n\n" + columnHelp(projectUseColumns(table.Format{}))

@@ -81,11 +81,14 @@ func TestProjectInfo(t *testing.T) {
 	if diff := cmp.Diff(want, s.mustRun(t, "", "project", "info", "shop")); diff != "" {
 		t.Error(diff)
 	}
-	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "json"); !strings.HasPrefix(got, `[{"resource":"containers","limit":5,"usage":0},`) {
+	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "json"); got != `{"resources":{"containers":{"Limit":5,"Usage":0},"disk":{"Limit":10737418240,"Usage":536870912},"networks":{"Limit":-1,"Usage":2}}}`+"\n" {
+		t.Errorf("got %q", got)
+	}
+	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "yaml"); !strings.HasPrefix(got, "resources:\n  containers:\n    limit: 5\n    usage: 0\n") {
 		t.Errorf("got %q", got)
 	}
 	s.Reply("GET /1.0/projects/shop/state", api.ProjectState{})
-	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "json"); got != "[]\n" {
+	if got := s.mustRun(t, "", "project", "info", "shop", "-f", "csv"); got != "" {
 		t.Errorf("got %q", got)
 	}
 }

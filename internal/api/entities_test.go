@@ -66,7 +66,7 @@ func TestBadEntitiesAreRefusedAndChangeNothing(t *testing.T) {
 		{"networks", `{"name":"abcdefghijklmnop"}`, 400, api.NameInvalid, "Invalid network name: "},
 		{"networks", `{"name":"none"}`, 400, api.NameInvalid, "reserved"},
 		{"networks", `{"name":"br0","type":"ovn"}`, 400, api.DriverUnavailable, "OVN"},
-		{"networks", `{"name":"br0","config":{"ipv4.adress":"auto"}}`, 400, api.ConfigInvalid, `Invalid option "ipv4.adress"`},
+		{"networks", `{"name":"br0","config":{"ipv4.adress":"auto"}}`, 400, api.ConfigInvalid, `Invalid option for network "br0" option "ipv4.adress"`},
 		{"networks", `{"name":"br0","config":{"ipv4.address":"10.0.0.0/24"}}`, 400, api.ConfigInvalid, "network's own address"},
 		{"profiles", `{"name":"x/y"}`, 400, api.NameInvalid, "Invalid profile name: "},
 		{"profiles", `{"name":"default"}`, 500, api.Conflict, `Error inserting "default" into database: The profile already exists`},

@@ -67,7 +67,7 @@ func validOwn(t localstore.Made, own map[string]string) (map[string]string, erro
 	if t.Kind == state.EntityPool {
 		return storage.ValidatePool(t.Type, own)
 	}
-	return network.Validate(t.Type, own)
+	return network.Validate(t.Type, t.Name, own)
 }
 
 // inTheWay finds something of this server's own whose name or source the thing has as well. It

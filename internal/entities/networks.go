@@ -2,7 +2,6 @@ package entities
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"incusd/api"
@@ -48,14 +47,7 @@ func (s *Service) networkConfig(kind, name string, config map[string]string) (ma
 	if err := network.ValidateName(kind, name); err != nil {
 		return nil, err
 	}
-	if _, err := network.Validate(kind, nil); err != nil {
-		return nil, err // the type is wrong, not this network
-	}
-	valid, err := network.Validate(kind, config)
-	if err != nil {
-		return nil, fmt.Errorf("network %q: %w", name, err)
-	}
-	return valid, nil
+	return network.Validate(kind, name, config)
 }
 
 // isNew tells whether a network is not made yet, so that its addresses may be chosen.

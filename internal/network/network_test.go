@@ -437,18 +437,18 @@ func TestSchema(t *testing.T) {
 		"ipv4.address=10.0.0.0/24": "network's own address", "ipv4.address=10.0.0.1/31": "no address for anybody else", "ipv4.address=fd42::1/64": "no IPv4 address",
 		"ipv4.address=10.0.0.1": "no IPv4 address", "bridge.mtu=12": "no number from", "bridge.hwaddr=x": "no MAC address", "ipv4.nat=perhaps": "no boolean",
 		"ipv4.dhcp.ranges=10.0.0.2": "no range", "tunnel.a.protocol=gre": "tunnels are not supported", "security.acls=x": "would not be enforced",
-		"parent=eth0": `Invalid option "parent"`, "bridge.driver=openvswitch": "not supported", "bridge.external_interfaces=a/b": "cannot be an interface's name",
+		"parent=eth0": `Invalid option for network "br0" option "parent"`, "bridge.driver=openvswitch": "not supported", "bridge.external_interfaces=a/b": "cannot be an interface's name",
 	} {
 		key, value, _ := strings.Cut(text, "=")
-		if _, err := Validate("bridge", map[string]string{key: value}); !errors.Is(err, api.ConfigInvalid) || !strings.Contains(err.Error(), want) {
+		if _, err := Validate("bridge", "br0", map[string]string{key: value}); !errors.Is(err, api.ConfigInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	got, err := Validate("bridge", map[string]string{"ipv4.nat": "YES", "ipv4.address": "auto", "ipv6.address": "none", "user.a": "b", "dns.mode": ""})
+	got, err := Validate("bridge", "br0", map[string]string{"ipv4.nat": "YES", "ipv4.address": "auto", "ipv6.address": "none", "user.a": "b", "dns.mode": ""})
 	if err != nil || fmt.Sprint(got) != "map[ipv4.address:auto ipv4.nat:true ipv6.address:none user.a:b]" {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := Validate("ovn", nil); !errors.Is(err, api.DriverUnavailable) {
+	if _, err := Validate("ovn", "br0", nil); !errors.Is(err, api.DriverUnavailable) {
 		t.Errorf("ovn: %v", err)
 	}
 	for name, ok := range map[string]bool{"br0": true, "none": false, "a": false, "abcdefghijklmnop": false, "a:b": false, "..": false} {

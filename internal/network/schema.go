@@ -80,10 +80,10 @@ func checkInterfaceName(name string) error {
 	return nil
 }
 
-// Validate checks the keys and values of a network's configuration against the schema of its type,
-// without looking at the machine, and returns them in the form to store. It fails with
+// Validate checks the keys and values of the configuration of the network called name against the
+// schema of its type, without looking at the machine, and returns them in the form to store. It fails with
 // api.ConfigInvalid, or api.DriverUnavailable for a type that is known and not offered.
-func Validate(kind string, config map[string]string) (map[string]string, error) {
+func Validate(kind, name string, config map[string]string) (map[string]string, error) {
 	schema, ok := keys[kind]
 	switch {
 	case kind == "ovn":
@@ -98,27 +98,27 @@ func Validate(kind string, config map[string]string) (map[string]string, error) 
 		case strings.HasPrefix(key, "user."), strings.HasPrefix(key, "volatile."):
 			check = anyText
 		case !ok:
-			return nil, unknown(key)
+			return nil, unknown(name, key)
 		}
 		if config[key] == "" {
 			continue
 		}
 		value, err := check(config[key])
 		if err != nil {
-			return nil, api.Errorf(api.ConfigInvalid, "Invalid value for option %q: %v", key, err)
+			return nil, api.Errorf(api.ConfigInvalid, "Invalid value for network %q option %q: %v", name, key, err)
 		}
 		out[key] = value
 	}
 	return out, nil
 }
 
-func unknown(key string) error {
+func unknown(name, key string) error {
 	for prefix, why := range refused {
 		if strings.HasPrefix(key, prefix) {
-			return api.Errorf(api.ConfigInvalid, "Invalid option %q: %s", key, why)
+			return api.Errorf(api.ConfigInvalid, "Invalid option for network %q option %q: %s", name, key, why)
 		}
 	}
-	return api.Errorf(api.ConfigInvalid, "Invalid option %q", key).WithHint("see docs/networks.md for the options of each type; your own begin with user.")
+	return api.Errorf(api.ConfigInvalid, "Invalid option for network %q option %q", name, key).WithHint("see docs/networks.md for the options of each type; your own begin with user.")
 }
 
 // MemberSpecific tells whether a key of a network's configuration is each member's own.
