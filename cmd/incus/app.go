@@ -197,7 +197,7 @@ func (a *app) rootCommand() *cobra.Command {
 
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.project, "project", a.getenv("INCUS_PROJECT"), "Use the project called `NAME`")
-	flags.BoolVar(&a.forceLocal, "force-local", false, "Use the local unix socket (this version always does)")
+	flags.BoolVar(&a.forceLocal, "force-local", false, "Use the local unix socket, as this version always does, and leave config.yml aside")
 	flags.BoolVar(&a.debug, "debug", false, "Print every request to stderr")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "Print the reason code of an error, too")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "Print no progress and no confirmations")

@@ -145,6 +145,15 @@ func TestTwoStepsWithTheTextsOfTheProtocol(t *testing.T) {
 	wantRefusal(t, b.do(request{method: "POST", path: networks, body: `{"name":"br0"}`}), 500, api.BadRequest, "Network not defined on nodes: node2")
 }
 
+func TestLoneMemberMayEndTheTwoStepsWithKeysOfItsOwn(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.send("POST", "/1.0/storage-pools?target=node1", `{"name":"local","driver":"dir"}`, 201)
+	b.send("POST", "/1.0/storage-pools", `{"name":"local","driver":"dir","config":{"source.wipe":"true","user.a":"b"}}`, 201)
+	if p := get[api.StoragePool](b, "/1.0/storage-pools/local?target=node1"); p.Status != "Created" || p.Config["source.wipe"] != "true" || p.Config["user.a"] != "b" {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestProjectsKeepTheirProfilesApart(t *testing.T) {
 	b := newBed(t)
 	b.send("POST", "/1.0/projects", `{"name":"web"}`, 201)
