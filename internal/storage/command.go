@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -70,6 +71,12 @@ func explain(err error) error {
 	return err
 }
 
+// saidNo tells whether a tool has answered that there is no such thing. One that was cut off has
+// answered nothing.
+func saidNo(err error) bool {
+	return err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
 // tools says which of the tools are not installed; nil if all are.
 func tools(names ...string) error {
 	var missing []string
@@ -107,40 +114,79 @@ func kernelHas(ctx context.Context, filesystem string, run runner) bool {
 	return err == nil && known()
 }
 
-// isMounted tells whether something is mounted at path.
-func isMounted(path string) (bool, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+// A mount is one line of this process's mounts.
+type mount struct{ point, source string }
+
+// mounts lists what is mounted, in the order in which it was. Paths there have no symlinks.
+func mounts() ([]mount, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	// Blanks and the like stand there in octal.
-	path = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(path)
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == path {
-			return true, nil
+	plain := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var all []mount
+	for line := range strings.Lines(string(text)) {
+		place, what, _ := strings.Cut(line, " - ")
+		where, which := strings.Fields(place), strings.Fields(what)
+		if len(where) > 4 && len(which) > 1 {
+			all = append(all, mount{point: plain.Replace(where[4]), source: plain.Replace(which[1])})
 		}
 	}
-	return false, nil
+	return all, nil
 }
 
-// unmount unmounts path, if something is mounted there, and removes the folder.
-func unmount(ctx context.Context, run runner, path string) error {
-	for {
-		mounted, err := isMounted(path)
-		if err != nil {
-			return err
-		}
-		if !mounted {
-			break
-		}
-		if _, err := run(ctx, "umount", path); err != nil {
-			return err
+// mountedAt is the source of what is mounted at path: of the last, which hides those before it.
+func mountedAt(path string) (source string, mounted bool, err error) {
+	all, err := mounts()
+	real := resolve(path)
+	for _, m := range all {
+		if m.point == real {
+			source, mounted = m.source, true
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return source, mounted, err
+}
+
+// checkNoMounts refuses a folder that something is mounted at, or somewhere in.
+func checkNoMounts(path string) error {
+	all, err := mounts()
+	if err != nil {
 		return err
 	}
+	real := resolve(path)
+	for _, m := range all {
+		if isWithin(real, m.point) {
+			return api.Errorf(api.Conflict, "'%s' cannot be removed: '%s' is mounted at '%s'", path, m.source, m.point).WithHint("unmount it, then try again")
+		}
+	}
 	return nil
+}
+
+// resolve is the path without symlinks, as far as it exists.
+func resolve(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return absolute(real)
+	}
+	path = absolute(path)
+	parent := filepath.Dir(path)
+	if parent == path {
+		return path
+	}
+	return filepath.Join(resolve(parent), filepath.Base(path))
+}
+
+func absolute(path string) string {
+	if full, err := filepath.Abs(path); err == nil {
+		return full
+	}
+	return path
+}
+
+// isWithin tells whether path is the folder or in it.
+func isWithin(folder, path string) bool {
+	inside, err := filepath.Rel(folder, path)
+	return err == nil && filepath.IsLocal(inside)
 }
 
 // measure asks the file system at path.

@@ -14,7 +14,8 @@ import (
 // volumesFolder is where the custom volumes are, below a pool's root.
 const volumesFolder = "custom"
 
-// dirDriver makes a pool of any folder. Volumes are folders of it, without a limit of their size.
+// dirDriver makes a pool of any folder, which has the pool's mark as long as it is one. Volumes are
+// folders of it, without a limit of their size.
 type dirDriver struct{ place }
 
 func (d *dirDriver) available(context.Context) (string, error) { return "1", nil }
@@ -27,7 +28,7 @@ func (d *dirDriver) root(p Pool) string {
 	return d.mountpoint(p)
 }
 
-func (d *dirDriver) isOwn(p Pool) bool { return d.root(p) == d.mountpoint(p) }
+func (d *dirDriver) isOwn(p Pool) bool { return d.place.isOwn(d.root(p), p) }
 
 func (d *dirDriver) check(_ context.Context, p Pool) error {
 	root := d.root(p)
@@ -35,6 +36,9 @@ func (d *dirDriver) check(_ context.Context, p Pool) error {
 		if err := checkSourceFolder(d.place, root); err != nil {
 			return err
 		}
+	}
+	if err := checkUnclaimed(root); err != nil {
+		return err
 	}
 	return checkEmpty(root)
 }
@@ -44,7 +48,7 @@ func checkSourceFolder(at place, path string) error {
 	if !filepath.IsAbs(path) {
 		return api.Errorf(api.ConfigInvalid, "Source path '%s' isn't absolute", path)
 	}
-	if inside, err := filepath.Rel(at.dir, path); err == nil && (inside == "." || filepath.IsLocal(inside)) {
+	if at.has(path) {
 		return api.Errorf(api.ConfigInvalid, "Source path '%s' is within the Incus directory", path)
 	}
 	info, err := os.Stat(path)
@@ -81,54 +85,35 @@ func (d *dirDriver) create(_ context.Context, p Pool) (map[string]string, error)
 			return nil, err
 		}
 	}
-	if err := probe(root); err != nil {
-		return nil, err
-	}
-	return map[string]string{"source": root}, nil
+	return map[string]string{"source": root}, claim(root, p)
 }
 
-// probe proves that the folder takes data: it writes some, and removes it.
-func probe(folder string) (err error) {
-	file, err := os.CreateTemp(folder, ".incus-probe-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
-	if _, err := file.Write(make([]byte, 64<<10)); err != nil {
-		return err
-	}
-	return file.Sync()
-}
+// mount does nothing: the disk of a folder is mounted by somebody else.
+func (d *dirDriver) mount(context.Context, Pool) error { return nil }
 
-func (d *dirDriver) mount(_ context.Context, p Pool) error {
-	info, err := os.Stat(d.root(p))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return api.Errorf(api.Unavailable, "Source path '%s' doesn't exist", d.root(p)).WithHint("mount or restore it; the pool comes back by itself")
-	case err == nil && !info.IsDir():
-		return api.Errorf(api.Unavailable, "Source path '%s' isn't a folder", d.root(p))
-	}
-	return err
-}
+func (d *dirDriver) present(_ context.Context, p Pool) error { return checkOwned(d.root(p), p) }
 
 func (d *dirDriver) update(_ context.Context, _, next Pool) (map[string]string, error) {
 	return map[string]string{"source": d.root(next)}, nil
 }
 
 // remove leaves a folder of the user's own as it was found: empty.
-func (d *dirDriver) remove(_ context.Context, p Pool) error {
+func (d *dirDriver) remove(_ context.Context, p Pool) (kept string, err error) {
 	root := d.root(p)
-	if d.isOwn(p) {
-		return os.RemoveAll(root)
+	kept, err = release(root, p, func() error { return removeTree(filepath.Join(root, volumesFolder)) })
+	if err != nil || kept != "" || !d.isOwn(p) {
+		return kept, err
 	}
-	if err := os.RemoveAll(filepath.Join(root, volumesFolder)); err != nil {
+	return removeFolder(root)
+}
+
+// removeTree removes a folder with all that is in it, unless a disk is mounted there: what that has
+// is somebody else's.
+func removeTree(path string) error {
+	if err := checkNoMounts(path); err != nil {
 		return err
 	}
-	probes, err := filepath.Glob(filepath.Join(root, ".incus-probe-*"))
-	for _, name := range probes { // of a creation that was cut off
-		err = errors.Join(err, os.Remove(name))
-	}
-	return err
+	return os.RemoveAll(path)
 }
 
 func (d *dirDriver) resources(_ context.Context, p Pool) (*api.ResourcesStoragePool, error) {
@@ -137,6 +122,23 @@ func (d *dirDriver) resources(_ context.Context, p Pool) (*api.ResourcesStorageP
 
 func (d *dirDriver) volume(p Pool, v Volume) string {
 	return filepath.Join(d.root(p), volumesFolder, v.directory())
+}
+
+func (d *dirDriver) checkVolume(_ context.Context, p Pool, v Volume) error {
+	return checkFolderVolume(d.volume(p, v), v)
+}
+
+// checkFolderVolume refuses a volume in whose place something is.
+func checkFolderVolume(path string, v Volume) error {
+	_, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		return api.Errorf(api.Conflict, "The storage volume %q cannot be made: '%s' is there already", v.Name, path).
+			WithHint("move it away, or choose another name; nothing in it was touched")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 func (d *dirDriver) createVolume(_ context.Context, p Pool, v Volume) error {
@@ -217,6 +219,6 @@ func renameVolume(from, to string) error {
 	return os.Rename(from, to)
 }
 
-func (d *dirDriver) removeVolume(_ context.Context, p Pool, v Volume) error {
-	return os.RemoveAll(d.volume(p, v))
+func (d *dirDriver) removeVolume(_ context.Context, p Pool, v Volume) (kept string, err error) {
+	return "", removeTree(d.volume(p, v))
 }

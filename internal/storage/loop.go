@@ -64,18 +64,46 @@ func (at place) createLoop(p Pool) (size uint64, err error) {
 	if err := os.MkdirAll(filepath.Dir(at.loopFile(p)), 0o700); err != nil {
 		return 0, err
 	}
-	file, err := os.OpenFile(at.loopFile(p), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(at.loopMark(p), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return 0, err
 	}
-	return size, errors.Join(file.Truncate(int64(size)), file.Close())
+	if err := errors.Join(file.Truncate(int64(size)), file.Close()); err != nil {
+		return 0, err
+	}
+	if err := os.Link(at.loopMark(p), at.loopFile(p)); errors.Is(err, fs.ErrExist) {
+		return 0, at.checkLoop(p)
+	} else if err != nil {
+		return 0, err
+	}
+	return size, syncFolder(filepath.Dir(at.loopFile(p)))
 }
 
-func (at place) removeLoop(p Pool) error {
-	if err := os.Remove(at.loopFile(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// loopMark is a second name of the pool's loop file, with the pool's key. It is the first that the
+// file gets and the last that it loses: so the file that has both is the pool's, whatever was put in
+// its place meanwhile and wherever a crash was. A mark in the file would be lost to mkfs.
+func (at place) loopMark(p Pool) string { return draft(filepath.Dir(at.loopFile(p)), p) }
+
+// ownsLoop tells whether the loop file is the pool's.
+func (at place) ownsLoop(p Pool) bool {
+	file, err := os.Lstat(at.loopFile(p))
+	mark, err2 := os.Lstat(at.loopMark(p))
+	return err == nil && err2 == nil && os.SameFile(file, mark)
+}
+
+// removeLoop gives the loop device back and removes the file, if it is the pool's.
+func (at place) removeLoop(ctx context.Context, run runner, p Pool) (kept string, err error) {
+	if at.ownsLoop(p) {
+		if err := at.detachLoop(ctx, run, p); err != nil {
+			return "", err
+		}
+		if err := removeFile(at.loopFile(p)); err != nil {
+			return "", err
+		}
+	} else if _, err := os.Lstat(at.loopFile(p)); err == nil {
+		kept = fmt.Sprintf("the loop file '%s' isn't the pool's: it was there before, or was put there later", at.loopFile(p))
 	}
-	return nil
+	return kept, removeFile(at.loopMark(p))
 }
 
 // growLoop gives the file the size that next says, if that is another one, and its loop device with it.
@@ -113,8 +141,9 @@ func loopDevice(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	real := resolve(file) // the kernel knows the file without symlinks
 	for _, name := range backing {
-		if has, err := os.ReadFile(name); err == nil && string(has) == file+"\n" {
+		if has, err := os.ReadFile(name); err == nil && string(has) == real+"\n" {
 			return "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name))), nil
 		}
 	}

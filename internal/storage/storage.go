@@ -17,10 +17,17 @@ import (
 // A Pool is what the cluster wants of a storage pool on this machine.
 type Pool struct {
 	// ID is a UUID that no other pool has or had.
-	ID, Name, Driver string
+	ID string
+	// Owner tells this machine's part of the pool from those of other machines, which have the same
+	// ID and may see the same disk.
+	Owner        string
+	Name, Driver string
 	// Config has the cluster-wide and this member's own keys, as ValidatePool let them through.
 	Config map[string]string
 }
+
+// key names this machine's part of the pool as nothing else is or was named.
+func (p Pool) key() string { return p.Owner + "-" + p.ID }
 
 // A Volume is a custom volume of a pool.
 type Volume struct {
@@ -39,23 +46,29 @@ type Config struct {
 	// Dir is the state directory; pools are mounted at Dir/storage-pools/NAME and loop files
 	// are Dir/disks/NAME.img.
 	Dir string
+	// Log is told what a removal has left alone; nil for nobody.
 	Log *slog.Logger
 }
 
-// A driver makes one kind of pool. Its methods are called one at a time. See Manager for what each
-// of them promises.
+// A driver makes one kind of pool. Its methods are called one at a time, but for resources and
+// present. See Manager for what each of them promises; of a pool that is not present only mount and
+// remove are called.
 type driver interface {
 	// available returns the driver's version, or says why it cannot be used here.
 	available(ctx context.Context) (version string, err error)
 	check(ctx context.Context, p Pool) error
 	create(ctx context.Context, p Pool) (chosen map[string]string, err error)
 	mount(ctx context.Context, p Pool) error
+	// present says why what is where the pool should be is not the pool: api.Unavailable.
+	present(ctx context.Context, p Pool) error
 	update(ctx context.Context, before, next Pool) (chosen map[string]string, err error)
-	remove(ctx context.Context, p Pool) error
+	// remove and removeVolume say what they have kept, since it is not the pool's.
+	remove(ctx context.Context, p Pool) (kept string, err error)
 	resources(ctx context.Context, p Pool) (*api.ResourcesStoragePool, error)
+	checkVolume(ctx context.Context, p Pool, v Volume) error
 	createVolume(ctx context.Context, p Pool, v Volume) error
 	updateVolume(ctx context.Context, p Pool, before, next Volume) error
-	removeVolume(ctx context.Context, p Pool, v Volume) error
+	removeVolume(ctx context.Context, p Pool, v Volume) (kept string, err error)
 }
 
 // A Manager makes storage pools and volumes true on this machine. Its methods may be called from
@@ -78,6 +91,9 @@ const foundTime = 30 * time.Second
 func New(cfg Config) *Manager { return newManager(cfg, execute) }
 
 func newManager(cfg Config, run runner) *Manager {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	at := place{dir: cfg.Dir}
 	return &Manager{cfg: cfg, drivers: map[string]driver{
 		"dir":   &dirDriver{at},
@@ -173,7 +189,7 @@ func (m *Manager) CreatePool(ctx context.Context, p Pool) (chosen map[string]str
 			return err
 		}
 		if chosen, err = d.create(ctx, p); err != nil {
-			return undo(err, d.remove(context.WithoutCancel(ctx), p))
+			return undo(err, m.remove(context.WithoutCancel(ctx), d, p))
 		}
 		return nil
 	})
@@ -192,14 +208,24 @@ func undo(why, remains error) error {
 	return fmt.Errorf("%w (and what was begun could not be removed: %w)", why, remains)
 }
 
-// MountPool makes a pool that was created usable again, after a start. It is harmless when it is.
+// MountPool makes a pool that was created usable again, after a start. It is harmless when it is. It
+// fails with api.Unavailable when what is there is not the pool, as when a disk is not mounted.
 func (m *Manager) MountPool(ctx context.Context, p Pool) error {
-	return m.do(ctx, p, func(d driver) error { return d.mount(ctx, p) })
+	return m.do(ctx, p, func(d driver) error {
+		if err := d.mount(ctx, p); err != nil {
+			return err
+		}
+		return d.present(ctx, p)
+	})
 }
 
-// UpdatePool makes the pool what next says; it was before. It returns keys as CreatePool does.
+// UpdatePool makes the pool what next says; it was before. It returns keys as CreatePool does, and
+// fails as MountPool does.
 func (m *Manager) UpdatePool(ctx context.Context, before, next Pool) (chosen map[string]string, err error) {
 	err = m.do(ctx, next, func(d driver) error {
+		if err := d.present(ctx, before); err != nil {
+			return err
+		}
 		chosen, err = d.update(ctx, before, next)
 		return err
 	})
@@ -207,26 +233,49 @@ func (m *Manager) UpdatePool(ctx context.Context, before, next Pool) (chosen map
 }
 
 // DeletePool removes the pool and all that CreatePool made for it, be it half of it. It never
-// removes what was there before the pool. It is harmless when nothing is left.
+// removes what has no mark of the pool, such as what was there before it, or what is below the mount
+// point of a disk that is not there: that is left alone, the log says so, and the deletion has
+// succeeded. It is harmless when nothing is left.
 func (m *Manager) DeletePool(ctx context.Context, p Pool) error {
-	return m.do(ctx, p, func(d driver) error { return d.remove(ctx, p) })
+	return m.do(ctx, p, func(d driver) error { return m.remove(ctx, d, p) })
 }
 
-// PoolResources measures the pool. It waits for nobody: another pool may just be made.
+func (m *Manager) remove(ctx context.Context, d driver, p Pool) error {
+	kept, err := d.remove(ctx, p)
+	if kept != "" {
+		m.cfg.Log.Warn("left alone what is not the storage pool's", "pool", p.Name, "id", p.ID, "kept", kept)
+	}
+	return err
+}
+
+// PoolResources measures the pool. It waits for nobody: another pool may just be made. It fails as
+// MountPool does.
 func (m *Manager) PoolResources(ctx context.Context, p Pool) (*api.ResourcesStoragePool, error) {
 	d, ok := m.drivers[p.Driver]
 	if !ok {
 		return nil, m.CheckDriver(ctx, p.Driver)
 	}
+	if err := d.present(ctx, p); err != nil {
+		return nil, explain(err)
+	}
 	res, err := d.resources(ctx, p)
 	return res, explain(err)
 }
 
-// CreateVolume makes a volume on a pool that is mounted. When it fails it has undone what it did.
+// CheckVolume finds out what would keep CreateVolume from making the volume, and changes nothing.
+func (m *Manager) CheckVolume(ctx context.Context, p Pool, v Volume) error {
+	return m.doVolume(ctx, p, v, func(d driver) error { return d.checkVolume(ctx, p, v) })
+}
+
+// CreateVolume makes a volume on a pool that is mounted, where nothing is in its place. When it
+// fails it has undone what it did. It fails as MountPool does, and so do the others of volumes.
 func (m *Manager) CreateVolume(ctx context.Context, p Pool, v Volume) error {
 	return m.doVolume(ctx, p, v, func(d driver) error {
+		if err := d.checkVolume(ctx, p, v); err != nil {
+			return err // and what is there stays
+		}
 		if err := d.createVolume(ctx, p, v); err != nil {
-			return undo(err, d.removeVolume(context.WithoutCancel(ctx), p, v))
+			return undo(err, m.removeVolume(context.WithoutCancel(ctx), d, p, v))
 		}
 		return nil
 	})
@@ -239,14 +288,27 @@ func (m *Manager) UpdateVolume(ctx context.Context, p Pool, before, next Volume)
 
 // DeleteVolume removes the volume. It is harmless when nothing is left of it.
 func (m *Manager) DeleteVolume(ctx context.Context, p Pool, v Volume) error {
-	return m.doVolume(ctx, p, v, func(d driver) error { return d.removeVolume(ctx, p, v) })
+	return m.doVolume(ctx, p, v, func(d driver) error { return m.removeVolume(ctx, d, p, v) })
+}
+
+func (m *Manager) removeVolume(ctx context.Context, d driver, p Pool, v Volume) error {
+	kept, err := d.removeVolume(ctx, p, v)
+	if kept != "" {
+		m.cfg.Log.Warn("left alone what is not the storage volume's", "pool", p.Name, "volume", v.Name, "kept", kept)
+	}
+	return err
 }
 
 func (m *Manager) doVolume(ctx context.Context, p Pool, v Volume, change func(driver) error) error {
 	if dir := v.directory(); !filepath.IsLocal(dir) || strings.ContainsRune(dir, filepath.Separator) {
 		return api.Errorf(api.NameInvalid, "Invalid storage volume name: %q cannot be a folder", v.Name)
 	}
-	return m.do(ctx, p, change)
+	return m.do(ctx, p, func(d driver) error {
+		if err := d.present(ctx, p); err != nil {
+			return err
+		}
+		return change(d)
+	})
 }
 
 // A place is where this machine keeps pools.
@@ -258,14 +320,24 @@ func (at place) mountpoint(p Pool) string { return filepath.Join(at.dir, "storag
 // loopFile is the file that stands for a disk.
 func (at place) loopFile(p Pool) string { return filepath.Join(at.dir, "disks", p.Name+".img") }
 
+// has tells whether the path is in the state directory, by the path's text or by where it leads.
+func (at place) has(path string) bool {
+	return isWithin(at.dir, path) || isWithin(resolve(at.dir), resolve(path))
+}
+
+// isOwn tells whether the path is where a pool is found that has no other place.
+func (at place) isOwn(path string, p Pool) bool { return resolve(path) == resolve(at.mountpoint(p)) }
+
 // isNamed tells whether the source is the name of something that was there before, in the words of the
 // driver's tools: a volume group or a dataset.
-func (p Pool) isNamed() bool {
-	source := cmp.Or(p.Config["volatile.initial_source"], p.Config["source"])
-	return source != "" && !strings.HasPrefix(source, "/")
+func (p Pool) isNamed() bool { return p.asked() != "" && !strings.HasPrefix(p.asked(), "/") }
+
+// asked is the source that was asked for; some drivers call it otherwise once the pool is made.
+func (p Pool) asked() string {
+	return cmp.Or(p.Config["volatile.initial_source"], p.Config["source"])
 }
 
 // isLoop tells whether the pool lies in a file of ours.
 func (at place) isLoop(p Pool) bool {
-	return p.Config["source"] == "" || p.Config["source"] == at.loopFile(p)
+	return p.Config["source"] == "" || resolve(p.Config["source"]) == resolve(at.loopFile(p))
 }

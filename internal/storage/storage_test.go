@@ -30,7 +30,7 @@ func usable(t *testing.T, m *Manager, driver string) {
 
 // small is a pool of each driver that takes little space.
 func small(driver string) Pool {
-	p := Pool{ID: "0b1c-" + driver, Name: "pool", Driver: driver, Config: map[string]string{}}
+	p := Pool{ID: "0b1c-" + driver, Owner: "me", Name: "pool", Driver: driver, Config: map[string]string{}}
 	if driver != "dir" {
 		p.Config["size"] = "256MiB"
 	}
@@ -106,9 +106,7 @@ func TestEveryDriverKeepsTheSamePromises(t *testing.T) {
 			if space.Space.Total == 0 || space.Space.Used > space.Space.Total {
 				t.Errorf("%+v", space)
 			}
-			if err := m.CheckPool(ctx, small(driver)); driver != "dir" && err == nil {
-				t.Error("a second pool of that name could be made over the first")
-			}
+			othersAreRefused(t, m, p)
 			volumes(t, m, p)
 			must(t, m.DeletePool(ctx, p))
 			must(t, m.DeletePool(ctx, p))
@@ -119,13 +117,50 @@ func TestEveryDriverKeepsTheSamePromises(t *testing.T) {
 	}
 }
 
+// othersAreRefused tries what another pool, or another machine's part of this one, may not do to a pool
+// that is made.
+func othersAreRefused(t *testing.T, m *Manager, p Pool) {
+	t.Helper()
+	ctx := t.Context()
+	second, elsewhere := p, p
+	second.ID, elsewhere.Owner = "second", "somebody else"
+	for _, other := range []Pool{second, elsewhere} {
+		asked := other
+		asked.Config = small(p.Driver).Config
+		if _, err := m.CreatePool(ctx, asked); err == nil {
+			t.Error("it was made over another pool")
+		}
+		v := Volume{Project: "default", Name: "v", ContentType: api.VolumeFilesystem}
+		_, resources := m.PoolResources(ctx, other)
+		_, update := m.UpdatePool(ctx, other, other)
+		for what, err := range map[string]error{
+			"mount": m.MountPool(ctx, other), "resources": resources, "update": update, "check volume": m.CheckVolume(ctx, other, v),
+			"create volume": m.CreateVolume(ctx, other, v), "update volume": m.UpdateVolume(ctx, other, v, v), "delete volume": m.DeleteVolume(ctx, other, v),
+		} {
+			if !errors.Is(err, api.Unavailable) {
+				t.Errorf("%s of a pool whose place another one has: %v", what, err)
+			}
+		}
+		must(t, m.DeletePool(ctx, asked)) // as the machine does after a failure
+		must(t, m.DeletePool(ctx, other))
+		must(t, m.MountPool(ctx, p))
+	}
+}
+
 func volumes(t *testing.T, m *Manager, p Pool) {
 	t.Helper()
 	ctx := t.Context()
 	for _, kind := range []string{api.VolumeFilesystem, api.VolumeBlock} {
 		v := Volume{ID: "v1", Project: "default", Name: "data", ContentType: kind, Config: map[string]string{"size": "32MiB"}}
 		must(t, m.DeleteVolume(ctx, p, v)) // of what never was
+		must(t, m.CheckVolume(ctx, p, v))
 		must(t, m.CreateVolume(ctx, p, v))
+		if err := m.CheckVolume(ctx, p, v); !errors.Is(err, api.Conflict) {
+			t.Errorf("over a volume that is there: %v", err)
+		}
+		if err := m.CreateVolume(ctx, p, v); !errors.Is(err, api.Conflict) {
+			t.Errorf("over a volume that is there: %v", err)
+		}
 		next := v
 		next.Name, next.Config = "other", map[string]string{"size": "48MiB"}
 		must(t, m.UpdateVolume(ctx, p, v, next))
@@ -183,7 +218,7 @@ func TestPoolComesBackAfterARestartOfTheMachine(t *testing.T) {
 	p := made(t, m, small("btrfs"))
 	must(t, exec.Command("umount", filepath.Join(dir, "storage-pools", "pool")).Run())
 	must(t, m.MountPool(t.Context(), p))
-	if mounted, _ := isMounted(filepath.Join(dir, "storage-pools", "pool")); !mounted {
+	if _, mounted, _ := mountedAt(filepath.Join(dir, "storage-pools", "pool")); !mounted {
 		t.Error("it is not mounted")
 	}
 	must(t, exec.Command("umount", filepath.Join(dir, "storage-pools", "pool")).Run())
@@ -297,99 +332,6 @@ func TestDriverThatIsMissingIsToldWithWhatItLacks(t *testing.T) {
 	}
 	if !offered["dir"] {
 		t.Error("dir is not offered")
-	}
-}
-
-// recorder answers as a tool that always works, and keeps what was called.
-type recorder struct {
-	calls   []string
-	answers map[string]string
-	fail    map[string]bool
-}
-
-func (r *recorder) run(_ context.Context, name string, args ...string) (string, error) {
-	call := strings.Join(append([]string{name}, args...), " ")
-	r.calls = append(r.calls, call)
-	for start := range r.fail {
-		if strings.HasPrefix(call, start) {
-			return "", fmt.Errorf("%s: no such thing", name)
-		}
-	}
-	for start, answer := range r.answers {
-		if strings.HasPrefix(call, start) {
-			return answer, nil
-		}
-	}
-	return "", nil
-}
-
-func (r *recorder) has(t *testing.T, want ...string) {
-	t.Helper()
-	all := strings.Join(r.calls, "\n")
-	for _, call := range want {
-		if !strings.Contains(all, call) {
-			t.Errorf("not called: %s\ncalled:\n%s", call, all)
-		}
-	}
-	r.calls = nil
-}
-
-// The two next tests do not run the tools: they show what would be called.
-
-func TestWhatZFSIsAsked(t *testing.T) {
-	t.Parallel()
-	r := &recorder{fail: map[string]bool{"zpool list": true}, answers: map[string]string{"zfs get -H -o value incus:pool": "id1\n", "zfs get -H -p": "10\n20\n"}}
-	d := &zfsDriver{place{t.TempDir()}, r.run}
-	p := Pool{ID: "id1", Name: "local", Driver: "zfs", Config: map[string]string{"size": "1GiB"}}
-	chosen, err := d.create(t.Context(), p)
-	if err != nil || chosen["zfs.pool_name"] != "local" || chosen["size"] != "1GiB" || chosen["source"] != d.loopFile(p) {
-		t.Fatalf("%v, %v", chosen, err)
-	}
-	r.has(t, "zpool create -m none -O compression=on local "+d.loopFile(p), "zfs set incus:pool=id1 local", "zfs create -o mountpoint=none local/custom")
-	v := Volume{Project: "default", Name: "v", ContentType: api.VolumeBlock, Config: map[string]string{"size": "1MiB"}}
-	must(t, d.createVolume(t.Context(), p, v))
-	r.has(t, "zfs create -s -V 1048576 local/custom/default_v")
-	if space, err := d.resources(t.Context(), p); err != nil || space.Space.Used != 10 || space.Space.Total != 30 {
-		t.Errorf("%+v, %v", space, err)
-	}
-	must(t, d.remove(t.Context(), p))
-	r.has(t, "zpool destroy -f local")
-	theirs := Pool{ID: "id2", Name: "local", Driver: "zfs", Config: map[string]string{"source": "tank/x"}}
-	must(t, d.remove(t.Context(), theirs))
-	for _, call := range r.calls {
-		if strings.Contains(call, "destroy") {
-			t.Errorf("a dataset of somebody else's would be removed: %s", call)
-		}
-	}
-}
-
-func TestWhatLVMIsAsked(t *testing.T) {
-	t.Parallel()
-	r := &recorder{answers: map[string]string{"vgs --noheadings -o vg_tags": "incus-id1", "vgs --noheadings -o lv_count": "3", "lvs --noheadings --nosuffix": "1000 25.0"}}
-	d := &lvmDriver{place{t.TempDir()}, r.run}
-	p := Pool{ID: "id1", Name: "local", Driver: "lvm", Config: map[string]string{"source": "vg0"}}
-	if err := d.check(t.Context(), p); !errors.Is(err, api.ConfigInvalid) || !strings.Contains(err.Error(), "isn't empty") {
-		t.Errorf("a group with volumes: %v", err)
-	}
-	chosen, err := d.create(t.Context(), p)
-	if err != nil || chosen["lvm.vg_name"] != "vg0" || chosen["lvm.thinpool_name"] != defaultThinPool {
-		t.Fatalf("%v, %v", chosen, err)
-	}
-	r.has(t, "vgchange --addtag incus-id1 vg0", "lvcreate --yes --wipesignatures y --thinpool vg0/IncusThinPool --extents 100%FREE")
-	v := Volume{Project: "default", Name: "a-b", ContentType: api.VolumeFilesystem, Config: map[string]string{"size": "1MiB"}}
-	must(t, d.createVolume(t.Context(), p, v))
-	r.has(t, "--name custom_default_a--b --virtualsize 1048576B --thinpool vg0/IncusThinPool", "mkfs.ext4 -q -E nodiscard /dev/vg0/custom_default_a--b")
-	if space, err := d.resources(t.Context(), p); err != nil || space.Space.Used != 250 || space.Space.Total != 1000 {
-		t.Errorf("%+v, %v", space, err)
-	}
-	must(t, d.remove(t.Context(), p))
-	r.has(t, "lvremove --force vg0/IncusThinPool", "vgchange --deltag incus-id1 vg0")
-	p.ID = "id2"
-	must(t, d.remove(t.Context(), p))
-	for _, call := range r.calls {
-		if strings.Contains(call, "remove") {
-			t.Errorf("a group of somebody else's would be touched: %s", call)
-		}
 	}
 }
 
