@@ -44,6 +44,7 @@ func (fakeDrivers) DeletePool(context.Context, storage.Pool) error { return nil 
 func (fakeDrivers) PoolResources(context.Context, storage.Pool) (*api.ResourcesStoragePool, error) {
 	return &api.ResourcesStoragePool{Space: api.ResourcesStoragePoolSpace{Used: 1, Total: 2}}, nil
 }
+func (fakeDrivers) CheckVolume(context.Context, storage.Pool, storage.Volume) error  { return nil }
 func (fakeDrivers) CreateVolume(context.Context, storage.Pool, storage.Volume) error { return nil }
 func (fakeDrivers) UpdateVolume(context.Context, storage.Pool, storage.Volume, storage.Volume) error {
 	return nil

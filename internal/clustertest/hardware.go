@@ -169,6 +169,10 @@ func (h *Hardware) PoolResources(context.Context, storage.Pool) (*api.ResourcesS
 	return &api.ResourcesStoragePool{}, nil
 }
 
+func (h *Hardware) CheckVolume(_ context.Context, _ storage.Pool, v storage.Volume) error {
+	return h.check(volume(v))
+}
+
 func (h *Hardware) CreateVolume(_ context.Context, _ storage.Pool, v storage.Volume) error {
 	return h.create(volume(v), v.Config)
 }

@@ -39,6 +39,7 @@ type StorageDrivers interface {
 	UpdatePool(ctx context.Context, before, next storage.Pool) (map[string]string, error)
 	DeletePool(ctx context.Context, p storage.Pool) error
 	PoolResources(ctx context.Context, p storage.Pool) (*api.ResourcesStoragePool, error)
+	CheckVolume(ctx context.Context, p storage.Pool, v storage.Volume) error
 	CreateVolume(ctx context.Context, p storage.Pool, v storage.Volume) error
 	UpdateVolume(ctx context.Context, p storage.Pool, before, next storage.Volume) error
 	DeleteVolume(ctx context.Context, p storage.Pool, v storage.Volume) error
@@ -104,7 +105,11 @@ func (m *Machine) check(ctx context.Context, t localstore.Made) error {
 	case state.EntityNetwork:
 		return m.cfg.Network.Check(ctx, networkFrom(t))
 	}
-	return nil
+	pool, err := m.poolOf(t)
+	if err != nil {
+		return err
+	}
+	return m.cfg.Storage.CheckVolume(ctx, pool, volumeFrom(t))
 }
 
 // make makes the thing and returns its note. What an earlier try has left is removed first. A
@@ -250,7 +255,7 @@ func (m *Machine) poolOf(volume localstore.Made) (storage.Pool, error) {
 }
 
 func poolFrom(t localstore.Made) storage.Pool {
-	return storage.Pool{ID: t.ID, Name: t.Name, Driver: t.Type, Config: t.Config}
+	return storage.Pool{ID: t.ID, Owner: t.Owner, Name: t.Name, Driver: t.Type, Config: t.Config}
 }
 
 func volumeFrom(t localstore.Made) storage.Volume {
