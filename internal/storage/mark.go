@@ -72,9 +72,12 @@ func claim(folder string, p Pool) (err error) {
 	if err := writeSynced(name, append(text, '\n')); err != nil {
 		return err
 	}
-	if err := os.Link(name, filepath.Join(folder, markFile)); errors.Is(err, fs.ErrExist) {
+	switch err := os.Link(name, filepath.Join(folder, markFile)); {
+	case errors.Is(err, fs.ErrExist):
 		return checkUnclaimed(folder)
-	} else if err != nil {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EOPNOTSUPP):
+		return api.Errorf(api.ConfigInvalid, "'%s' is on a file system without hard links", folder).WithHint("choose a folder on another file system")
+	case err != nil:
 		return err
 	}
 	return syncFolder(folder)
