@@ -19,7 +19,7 @@ func Extensions() []string {
 		"profiles_all_projects", "networks_all_projects", "api_filtering", "api_filtering_extended", "usedby_consistency",
 		"event_location", "event_lifecycle", "event_project", "event_lifecycle_requestor_address",
 		"event_lifecycle_name_and_project", "https_allowed_credentials", "core_https_allowed_websocket_origin",
-		"init_preseed", "init_preseed_storage_volumes", "init_preseed_profile_project",
+		"init_preseed", "init_preseed_storage_volumes", "init_preseed_profile_project", "init_preseed_cluster_groups",
 		"resources", "network_state", "network_leases",
 		"custom_block_volumes", "storage_api_volume_rename", "project_usage", "network_type_macvlan",
 		"network_type_sriov", "network_type_physical",

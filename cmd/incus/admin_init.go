@@ -188,18 +188,22 @@ func (a *app) bootstrap(ctx context.Context, c *client.Client, p *preseed) error
 	if err := run.entities(ctx, p); err != nil {
 		return err
 	}
-	if !p.enables() || cluster.Enabled {
-		return nil
-	}
-	put := api.ClusterPut{Cluster: api.Cluster{ServerName: p.Cluster.ServerName, Enabled: true}}
-	return run.step("cluster", func() error {
-		op, err := c.UpdateCluster(ctx, put, etag)
-		if err != nil {
+	if p.enables() && !cluster.Enabled {
+		if err := run.step("cluster", func() error { return a.enable(ctx, c, p.Cluster.ServerName, etag) }); err != nil {
 			return err
 		}
-		_, err = a.await(ctx, c, op, "Creating the cluster")
+	}
+	return run.groups(ctx, p)
+}
+
+// enable makes the server the first member of a cluster.
+func (a *app) enable(ctx context.Context, c *client.Client, name, etag string) error {
+	op, err := c.UpdateCluster(ctx, api.ClusterPut{Cluster: api.Cluster{ServerName: name, Enabled: true}}, etag)
+	if err != nil {
 		return err
-	})
+	}
+	_, err = a.await(ctx, c, op, "Creating the cluster")
+	return err
 }
 
 // join makes the server a member of the cluster that p names. The daemon carries it

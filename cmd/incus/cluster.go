@@ -19,6 +19,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	return parent("cluster", "Manage the members of the cluster",
 		a.clusterListCommand(), a.clusterShowCommand(), a.clusterInfoCommand(),
 		a.clusterGetCommand(), a.clusterSetCommand(), a.clusterUnsetCommand(), a.clusterEditCommand(),
+		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
 		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand())
 }
 
@@ -363,6 +364,29 @@ func (a *app) clusterEditCommand() *cobra.Command {
 			return editObject(ctx, a, member.ClusterMemberPut, memberHelp, func(put api.ClusterMemberPut) error {
 				return c.UpdateMember(ctx, name, put, etag)
 			})
+		},
+	}
+}
+
+func (a *app) clusterRenameCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "rename [<remote>:]<member> <new-name>",
+		Aliases:           []string{"mv"},
+		Short:             "Rename a member",
+		Long:              "Rename a member.\n\nThe member need not be online: it takes its new name from the cluster.",
+		Example:           "  incus cluster rename server1 rack1-left",
+		Args:              argCount(2, 2),
+		ValidArgsFunction: a.completeMembers(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, name, err := a.server(args[0])
+			if err != nil {
+				return err
+			}
+			if err := c.RenameMember(cmd.Context(), name, args[1]); err != nil {
+				return err
+			}
+			a.say("Member %s renamed to %s", name, args[1])
+			return nil
 		},
 	}
 }

@@ -192,3 +192,39 @@ func (a *application) profile(ctx context.Context, profile preseedProfile) error
 		return c.UpdateProfile(ctx, profile.Name, put, etag)
 	})
 }
+
+// groups makes or changes the cluster groups, when there is a cluster.
+func (a *application) groups(ctx context.Context, p *preseed) error {
+	for _, group := range p.ClusterGroups {
+		if err := a.step("cluster group "+group.Name, func() error { return a.group(ctx, group) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// group leaves the members of a group alone if the preseed does not name any.
+func (a *application) group(ctx context.Context, group api.ClusterGroupsPost) error {
+	return retryStale(func() error {
+		now, etag, err := a.client.ClusterGroup(ctx, group.Name)
+		if errors.Is(err, api.NotFound) {
+			if err := a.client.CreateClusterGroup(ctx, group); err != nil {
+				return fmt.Errorf("Failed to create cluster group: %w", err)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		put := now.ClusterGroupPut
+		put.Config = mergedConfig(put.Config, group.Config)
+		put.Description = cmp.Or(group.Description, put.Description)
+		if group.Members != nil {
+			put.Members = group.Members
+		}
+		if err := a.client.UpdateClusterGroup(ctx, group.Name, put, etag); err != nil {
+			return fmt.Errorf("Failed to update cluster group: %w", err)
+		}
+		return nil
+	})
+}

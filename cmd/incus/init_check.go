@@ -43,6 +43,9 @@ func (a *application) check(ctx context.Context, p *preseed) error {
 	if err := c.checkProfiles(ctx); err != nil {
 		return err
 	}
+	if err := c.checkGroups(ctx, a.clustered); err != nil {
+		return err
+	}
 	return c.result()
 }
 
@@ -153,6 +156,7 @@ func (c *preseedCheck) checkTwice() {
 	twice(c, "networks", p.Networks, func(e preseedNetwork) string { return inProject(e.Name, e.Project) })
 	twice(c, "projects", p.Projects, func(e api.ProjectsPost) string { return quoted(e.Name) })
 	twice(c, "profiles", p.Profiles, func(e preseedProfile) string { return inProject(e.Name, e.Project) })
+	twice(c, "cluster_groups", p.ClusterGroups, func(e api.ClusterGroupsPost) string { return quoted(e.Name) })
 	twice(c, "storage_volumes", p.StorageVolumes, func(e preseedVolume) string { return inProject(e.Name, e.Project) + " on " + quoted(e.Pool) })
 }
 
@@ -307,4 +311,37 @@ func (c *preseedCheck) hasNetwork(ctx context.Context, owner, name string) (bool
 	found, err := c.managed(ctx, owner)
 	_, ok := found[name]
 	return ok, err
+}
+
+// checkGroups looks for members that are not there: a server that forms a cluster is its only one.
+func (c *preseedCheck) checkGroups(ctx context.Context, clustered bool) error {
+	if len(c.preseed.ClusterGroups) == 0 {
+		return nil
+	}
+	members := map[string]bool{}
+	switch {
+	case clustered:
+		names, err := memberNames(ctx, c.client, nil)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			members[name] = true
+		}
+	case c.preseed.enables():
+		members[c.preseed.Cluster.ServerName] = true
+	default:
+		c.problem(api.NotClustered, api.NotClustered.Hint(), "cluster_groups: this server is no member of a cluster")
+		return nil
+	}
+	for _, group := range c.preseed.ClusterGroups {
+		c.checkName("cluster_groups", group.Name)
+		for _, name := range group.Members {
+			if !members[name] {
+				c.problem(api.MemberNotFound, "leave it out, and put it in when it is there: incus cluster group add "+name+" "+group.Name,
+					"cluster_groups: the cluster has no member %q, which is to be in %q", name, group.Name)
+			}
+		}
+	}
+	return nil
 }

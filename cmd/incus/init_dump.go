@@ -9,8 +9,8 @@ import (
 	"incusd/cmd/incus/internal/table"
 )
 
-// dumped is the present set-up in the order of the protocol; its empty lists are those of sections
-// that this version has nothing for.
+// dumped is the present set-up in the order of the protocol; its list of certificates is empty:
+// this version has no section for them.
 type dumped struct {
 	Config         api.ConfigMap   `yaml:"config"`
 	Networks       []dumpedNetwork `yaml:"networks"`
@@ -19,7 +19,7 @@ type dumped struct {
 	Profiles       []dumpedProfile `yaml:"profiles"`
 	Projects       []dumpedProject `yaml:"projects"`
 	Certificates   []string        `yaml:"certificates"`
-	ClusterGroups  []string        `yaml:"cluster_groups"`
+	ClusterGroups  []dumpedGroup   `yaml:"cluster_groups"`
 }
 
 type dumpedNetwork struct {
@@ -56,6 +56,14 @@ type dumpedProfile struct {
 }
 
 type dumpedProject struct {
+	Config      api.ConfigMap `yaml:"config"`
+	Description string        `yaml:"description"`
+	Name        string        `yaml:"name"`
+}
+
+// dumpedGroup has no members: they are this cluster's, and a preseed that names members which are not
+// there yet could not be applied.
+type dumpedGroup struct {
 	Config      api.ConfigMap `yaml:"config"`
 	Description string        `yaml:"description"`
 	Name        string        `yaml:"name"`
@@ -121,7 +129,24 @@ func (a *app) readDump(ctx context.Context, c *client.Client) (*dumped, error) {
 	for _, p := range projects {
 		d.Projects = append(d.Projects, dumpedProject{p.Config, p.Description, p.Name})
 	}
+	if !server.Environment.ServerClustered {
+		return d, nil
+	}
+	groups, err := c.ClusterGroups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if !isBuiltIn(g) {
+			d.ClusterGroups = append(d.ClusterGroups, dumpedGroup{g.Config, g.Description, g.Name})
+		}
+	}
 	return d, nil
+}
+
+// isBuiltIn tells whether a group is the one that every cluster has, as it came.
+func isBuiltIn(g api.ClusterGroup) bool {
+	return g.Name == "default" && g.Description == "Default cluster group" && len(g.Config) == 0
 }
 
 // unlessDefault leaves the default project out, as upstream does.

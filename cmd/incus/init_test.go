@@ -451,7 +451,7 @@ func TestPreseedThatIsWrongChangesNothing(t *testing.T) {
 		{"profiles: [{}]", "profiles: an entry has no name; nothing was changed"},
 		{"projects: {a: b}", "Failed to parse the preseed: line 1: cannot unmarshal !!map into []api.ProjectsPost"},
 		{"certificates: text", "line 1: the section certificates is not part of this version; nothing was changed"},
-		{"cluster_groups: [{}]", "line 1: the section cluster_groups is not part of this version; nothing was changed"},
+		{"cluster_groups: [{}]", "cluster_groups: an entry has no name; nothing was changed"},
 		{"cluster: {enabled: true, cluster_password: x}", "cluster: cluster_password is given without cluster_address and cluster_certificate, which say of which cluster it is"},
 		{"cluster: {enabled: true}", "ServerName is required when enabling clustering"},
 		{"cluster: {enabled: true, server_name: 'a b'}", "Invalid cluster member name: Name cannot contain white space"},
@@ -704,7 +704,7 @@ func TestDialogueEndsWhenTheDaemonDoesNotAnswer(t *testing.T) {
 }
 
 func TestDumpPrintsTheSetUp(t *testing.T) {
-	s := clustered(t)
+	s := grouped(defaultGroup())(t)
 	s.Reply("GET /1.0/profiles", []api.Profile{{Name: "default", ProfilePut: api.ProfilePut{Description: "Default Incus profile"}, Project: "default"}})
 	s.Reply("GET /1.0/projects", []api.Project{{Name: "default", ProjectPut: api.ProjectPut{Description: "Default Incus project", Config: api.ConfigMap{
 		"features.images": "true", "features.networks": "true", "features.networks.zones": "true",

@@ -42,6 +42,8 @@ type noun[O, P any] struct {
 	targets bool
 	// names lists those that there are, for the shell.
 	names argLister
+	// missing is said of a key that is not set, with key and name; if empty, an empty line is printed.
+	missing string
 	// deleted and renamed are what a person is told then, with the name.
 	deleted, renamed string
 }
@@ -148,18 +150,23 @@ func (n *noun[O, P]) getCommand() *cobra.Command {
 				return err
 			}
 			part := n.part(object)
-			value := (*n.config(part))[args[0]]
-			if isProperty {
+			value, isSet := (*n.config(part))[args[0]]
+			switch {
+			case isProperty:
 				found, err := n.property(part, args[0])
 				if err != nil {
 					return err
 				}
 				value = *found
+			case !isSet && n.missing != "":
+				return fmt.Errorf(n.missing, args[0], name)
 			}
 			fmt.Fprintln(n.app.stdout, value)
 			return nil
 		})
-	cmd.Long = cmd.Short + ".\n\nA key that is not set is printed as an empty line."
+	if n.missing == "" {
+		cmd.Long = cmd.Short + ".\n\nA key that is not set is printed as an empty line."
+	}
 	cmd.Example = n.lines("get", n.key()) + "\n" + n.line("get", "-p description")
 	return n.withProperty(cmd, &isProperty)
 }

@@ -17,17 +17,17 @@ import (
 
 // A preseed says what "incus admin init" shall make of the server.
 type preseed struct {
-	Config         api.ConfigMap          `yaml:"config,omitempty"`
-	StoragePools   []api.StoragePoolsPost `yaml:"storage_pools,omitempty"`
-	StorageVolumes []preseedVolume        `yaml:"storage_volumes,omitempty"`
-	Networks       []preseedNetwork       `yaml:"networks,omitempty"`
-	Profiles       []preseedProfile       `yaml:"profiles,omitempty"`
-	Projects       []api.ProjectsPost     `yaml:"projects,omitempty"`
-	Cluster        *preseedCluster        `yaml:"cluster,omitempty"`
+	Config         api.ConfigMap           `yaml:"config,omitempty"`
+	StoragePools   []api.StoragePoolsPost  `yaml:"storage_pools,omitempty"`
+	StorageVolumes []preseedVolume         `yaml:"storage_volumes,omitempty"`
+	Networks       []preseedNetwork        `yaml:"networks,omitempty"`
+	Profiles       []preseedProfile        `yaml:"profiles,omitempty"`
+	Projects       []api.ProjectsPost      `yaml:"projects,omitempty"`
+	ClusterGroups  []api.ClusterGroupsPost `yaml:"cluster_groups,omitempty"`
+	Cluster        *preseedCluster         `yaml:"cluster,omitempty"`
 
-	// Sections that this version cannot carry out. Empty ones are harmless.
-	Certificates  yaml.Node `yaml:"certificates,omitempty"`
-	ClusterGroups yaml.Node `yaml:"cluster_groups,omitempty"`
+	// Certificates are what this version cannot add. An empty section is harmless.
+	Certificates yaml.Node `yaml:"certificates,omitempty"`
 
 	// token is the decoded join token, if there is one.
 	token *api.ClusterMemberJoinToken
@@ -70,7 +70,7 @@ func (p *preseed) sections() []string {
 		entries int
 	}{
 		{"config", len(p.Config)}, {"storage_pools", len(p.StoragePools)}, {"storage_volumes", len(p.StorageVolumes)},
-		{"networks", len(p.Networks)}, {"profiles", len(p.Profiles)}, {"projects", len(p.Projects)},
+		{"networks", len(p.Networks)}, {"profiles", len(p.Profiles)}, {"projects", len(p.Projects)}, {"cluster_groups", len(p.ClusterGroups)},
 	} {
 		if section.entries > 0 {
 			names = append(names, section.name)
@@ -115,15 +115,9 @@ func parsePreseed(data []byte) (*preseed, error) {
 
 // checkSections refuses what belongs to a later version, and entries without a name.
 func (p *preseed) checkSections() error {
-	for _, section := range []struct {
-		name string
-		node *yaml.Node
-	}{{"certificates", &p.Certificates}, {"cluster_groups", &p.ClusterGroups}} {
-		if !isEmptyNode(section.node) {
-			return api.Errorf(api.NotImplemented, "line %d: the section %s is not part of this version; nothing was changed",
-				section.node.Line, section.name).
-				WithHint("leave the section out; see docs/compatibility.md")
-		}
+	if !isEmptyNode(&p.Certificates) {
+		return api.Errorf(api.NotImplemented, "line %d: the section certificates is not part of this version; nothing was changed", p.Certificates.Line).
+			WithHint("leave the section out; see docs/compatibility.md")
 	}
 	nameless := func(section, name string) error {
 		if name == "" {
@@ -146,6 +140,9 @@ func (p *preseed) checkSections() error {
 	}
 	for _, project := range p.Projects {
 		errs = append(errs, nameless("projects", project.Name))
+	}
+	for _, g := range p.ClusterGroups {
+		errs = append(errs, nameless("cluster_groups", g.Name))
 	}
 	for _, err := range errs {
 		if err != nil {
