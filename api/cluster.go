@@ -85,6 +85,29 @@ const (
 	RoleOVNChassis      = "ovn-chassis"
 )
 
+// ClusterMemberRole is one member in GET /internal/cluster/roles: why it has its database
+// role. It is not upstream's.
+type ClusterMemberRole struct {
+	ServerName string `json:"server_name" yaml:"server_name"`
+	// Role is RoleDatabase, RoleDatabaseStandby, or empty.
+	Role    string `json:"role" yaml:"role"`
+	Leader  bool   `json:"leader" yaml:"leader"`
+	Message string `json:"message" yaml:"message"`
+}
+
+// ClusterLeader is the body of POST /internal/cluster/transfer-leader, which moves
+// leadership to Member (to any that can take it if empty), and its answer: who leads now.
+// It is not upstream's.
+type ClusterLeader struct {
+	Member string `json:"member" yaml:"member"`
+}
+
+// ClusterMemberStatePost is POST /1.0/cluster/members/NAME/state: evacuate or restore.
+type ClusterMemberStatePost struct {
+	Action string `json:"action" yaml:"action"`
+	Mode   string `json:"mode" yaml:"mode"`
+}
+
 // ClusterMemberState is GET /1.0/cluster/members/NAME/state.
 type ClusterMemberState struct {
 	SysInfo      ClusterMemberSysInfo            `json:"sysinfo" yaml:"sysinfo"`

@@ -263,6 +263,11 @@ func candidates(view *state.View, servers []state.Server, leader string, ready f
 			Leader: m.ID == leader,
 			Online: !m.Offline || m.ID == leader,
 			Client: slices.Contains(m.Roles, api.RoleDatabaseClient),
+
+			Evacuated: m.Maintenance == state.MaintenanceEvacuating || m.Maintenance == state.MaintenanceEvacuated,
+			Stopping:  m.Stopping,
+			Leaving:   m.Removal != nil,
+			Fenced:    m.Fenced != 0,
 		}
 		c.Ready = c.Leader || c.Online && ready(m.ID)
 		out = append(out, c)
@@ -302,8 +307,9 @@ func seats(view *state.View, servers []state.Server, members []Candidate) []Seat
 	for _, c := range members {
 		_, in := inRaft[c.ID]
 		out = append(out, Seat{
-			ID: c.ID, Number: c.Number, Known: true, InRaft: in, Voter: c.Voter,
-			Wanted: c.Role == state.RoleVoter, Leader: c.Leader, Online: c.Online, Ready: c.Ready,
+			ID: c.ID, Number: c.Number, Known: !c.Fenced, InRaft: in, Voter: c.Voter,
+			Wanted: c.Role == state.RoleVoter && !c.Fenced, Leader: c.Leader, Online: c.Online, Ready: c.Ready,
+			Yields: c.yields() || c.Leaving,
 		})
 	}
 	for _, m := range view.Joining() {

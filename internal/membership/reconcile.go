@@ -45,7 +45,8 @@ type Step struct {
 type Seat struct {
 	ID     string
 	Number int
-	// Known servers have a member row, active or joining. The others must go.
+	// Known servers have a member row, active or joining, that is not fenced. The others
+	// must go.
 	Known bool
 	// Joining members are added when they say that they listen, and not before.
 	Joining bool
@@ -56,6 +57,9 @@ type Seat struct {
 	Leader bool
 	Online bool
 	Ready  bool
+	// Yields is set for members that shall not lead while another can: those that are
+	// evacuated, stop or leave.
+	Yields bool
 }
 
 // tally is what nextStep counts. Each list is by number.
@@ -130,7 +134,33 @@ func nextStep(seats []Seat) (Step, bool) {
 	if step, ok := t.grow(); ok {
 		return step, true
 	}
-	return t.shrink(seats)
+	if step, ok := t.shrink(seats); ok {
+		return step, true
+	}
+	return stepAside(seats)
+}
+
+// stepAside hands leadership on when the leader should not lead, although it keeps its
+// vote for want of somebody to take that.
+func stepAside(seats []Seat) (Step, bool) {
+	if !slices.ContainsFunc(seats, func(s Seat) bool { return s.Leader && s.Yields }) {
+		return Step{}, false
+	}
+	to := heir(seats)
+	if to < 0 || seats[to].Yields {
+		return Step{}, false
+	}
+	return Step{StepTransfer, seats[to].ID}, true
+}
+
+// heir finds who shall lead after the leader, -1 if nobody can: a voter that has the
+// log, best one that does not yield itself.
+func heir(seats []Seat) int {
+	can := func(s Seat) bool { return s.Wanted && s.Voter && s.Ready && s.Online && !s.Leader }
+	if i := slices.IndexFunc(seats, func(s Seat) bool { return can(s) && !s.Yields }); i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(seats, can)
 }
 
 // replaceGone drops a dead voter whose successor is ready.
@@ -169,11 +199,11 @@ func (t tally) shrink(seats []Seat) (Step, bool) {
 	if !t.leaving {
 		return Step{}, false
 	}
-	heir := slices.IndexFunc(seats, func(s Seat) bool { return s.Wanted && s.Voter && s.Ready && s.Online && !s.Leader })
-	if heir < 0 {
+	to := heir(seats)
+	if to < 0 {
 		return Step{}, false
 	}
-	return Step{StepTransfer, seats[heir].ID}, true
+	return Step{StepTransfer, seats[to].ID}, true
 }
 
 // drop takes a vote, or a server that is no member out altogether.

@@ -24,7 +24,27 @@ type Candidate struct {
 	Ready bool
 	// Client members, those with role database-client, get no database role.
 	Client bool
+	// Evacuated members, or those on the way there, and Stopping ones give their role away,
+	// but a vote only to somebody who is ready for it.
+	Evacuated, Stopping bool
+	// Leaving members are being removed: they count for no target, and have a role only
+	// while nobody else could.
+	Leaving bool
+	// Fenced members were left behind by a recovery: they are no members to the planner.
+	Fenced bool
 }
+
+// able members count for the target of voters.
+func (m Candidate) able() bool { return !m.Client && !m.Leaving && !m.Fenced }
+
+// yields tells whether the member gives its role to whoever can take it.
+func (m Candidate) yields() bool { return m.Evacuated || m.Stopping }
+
+// steady members are those that shall have the roles.
+func (m Candidate) steady() bool { return m.able() && !m.yields() }
+
+// holds tells whether the member has a vote, or is on its way to one.
+func (m Candidate) holds() bool { return m.Voter || m.Role == state.RoleVoter }
 
 // Targets are how many holders of each role are wanted.
 type Targets struct {
@@ -37,27 +57,38 @@ type Targets struct {
 // The number of voters is odd: with an even one, one more member must survive and no
 // more may fail. So two members are one voter and one stand-by. There are never fewer
 // voters than the targets and the members online allow. A role goes to an online
-// member that has the log, best in a failure domain that has no holder yet, then to a
-// stand-by, then to the lower number. Whoever has a role keeps it while it is online;
-// an offline holder yields when another can take its place.
+// member that has the log: best to one of the failure domain of a holder that is lost,
+// then of the domain with the fewest holders, then to a stand-by, then to the lower
+// number. Whoever has a role keeps it while it is online; an offline holder, and one
+// that is evacuated or stops, yields when another can take its place.
 func Plan(members []Candidate, want Targets) []state.RoleChange {
 	members = inOrder(members)
-	voters := chooseVoters(members, want.Voters)
-	standby := chooseStandby(members, voters, want.Standby)
+	roles := wantedRoles(members, want)
 	var changes []state.RoleChange
 	for _, m := range members {
-		role := state.RoleSpare
-		switch {
-		case voters.has(m.ID):
-			role = state.RoleVoter
-		case standby.has(m.ID):
-			role = state.RoleStandby
-		}
-		if role != m.Role {
+		if role := roles[m.ID]; role != m.Role {
 			changes = append(changes, state.RoleChange{ID: m.ID, Role: role})
 		}
 	}
 	return changes
+}
+
+// wantedRoles gives each of members, which are in order, the role that it shall have.
+func wantedRoles(members []Candidate, want Targets) map[string]string {
+	voters := chooseVoters(members, want.Voters)
+	standby := chooseStandby(members, voters, want.Standby)
+	roles := make(map[string]string, len(members))
+	for _, m := range members {
+		switch {
+		case voters.has(m.ID):
+			roles[m.ID] = state.RoleVoter
+		case standby.has(m.ID):
+			roles[m.ID] = state.RoleStandby
+		default:
+			roles[m.ID] = state.RoleSpare
+		}
+	}
+	return roles
 }
 
 // inOrder sorts a copy of members by number. Only who is online is ready, and the
@@ -77,7 +108,7 @@ func inOrder(members []Candidate) []Candidate {
 func voterTarget(members []Candidate, limit int) int {
 	able := 0
 	for _, m := range members {
-		if !m.Client {
+		if m.able() {
 			able++
 		}
 	}
@@ -91,42 +122,61 @@ func voterTarget(members []Candidate, limit int) int {
 // chooseVoters fills the seats from the best class to the worst.
 func chooseVoters(members []Candidate, limit int) picks {
 	target := voterTarget(members, limit)
+	wanted := func(m Candidate) bool { return m.Role == state.RoleVoter }
 	var chosen picks
 	for _, class := range []func(Candidate) bool{
-		func(m Candidate) bool { return m.Leader && !m.Client },
-		func(m Candidate) bool { return wantsVote(m) && m.Voter && m.Online },
-		func(m Candidate) bool { return wantsVote(m) && m.Ready },          // being promoted
-		func(m Candidate) bool { return !m.Client && m.Voter && m.Online }, // being demoted; it can stay
-		func(m Candidate) bool { return !m.Client && m.Ready },             // the new ones
-		func(m Candidate) bool { return wantsVote(m) && m.Online },         // being promoted, and slow
+		func(m Candidate) bool { return m.steady() && m.Leader },
+		func(m Candidate) bool { return m.steady() && wanted(m) && m.Voter && m.Online },
+		func(m Candidate) bool { return m.steady() && wanted(m) && m.Ready }, // being promoted
+		func(m Candidate) bool { return m.steady() && m.Voter && m.Online },  // being demoted; it can stay
 	} {
-		chosen.fill(members, class, target)
+		chosen.fill(members, nil, class, target)
+	}
+	lost := domains(members, func(m Candidate) bool { return m.holds() && !m.Fenced && !chosen.has(m.ID) })
+	chosen.fill(members, lost, func(m Candidate) bool { return m.steady() && m.Ready }, target) // the new ones
+	for _, class := range []func(Candidate) bool{
+		func(m Candidate) bool { return m.steady() && wanted(m) && m.Online },              // being promoted, and slow
+		func(m Candidate) bool { return m.able() && m.Leader },                             // nobody can take its place
+		func(m Candidate) bool { return m.able() && wanted(m) && m.Voter && m.Online },     // as above
+		func(m Candidate) bool { return m.able() && m.Voter && m.Online },                  // as above, being demoted
+		func(m Candidate) bool { return m.able() && !m.Stopping && wanted(m) && m.Ready },  // evacuated, and better than none
+		func(m Candidate) bool { return m.able() && !m.Stopping && m.Ready },               // as above, the new ones
+		func(m Candidate) bool { return m.able() && !m.Stopping && wanted(m) && m.Online }, // as above, and slow
+	} {
+		chosen.fill(members, nil, class, target)
 	}
 	if !chosen.anyOnlineVoterOrReady() {
 		// Better a client with a vote than a cluster without.
-		chosen.fill(members, func(m Candidate) bool { return m.Leader }, target)
+		chosen.fill(members, nil, func(m Candidate) bool { return m.Leader }, target)
 	}
-	chosen.fill(members, func(m Candidate) bool { return wantsVote(m) && m.Voter }, target)
-	chosen.fill(members, func(m Candidate) bool { return !m.Client && m.Voter }, target)
+	chosen.fill(members, nil, func(m Candidate) bool { return m.able() && wanted(m) && m.Voter }, target)
+	chosen.fill(members, nil, func(m Candidate) bool { return m.able() && m.Voter }, target)
 	chosen.keepMajority()
 	chosen.makeOdd()
 	return chosen
 }
 
-func wantsVote(m Candidate) bool { return !m.Client && m.Role == state.RoleVoter }
-
 // chooseStandby does the same for stand-bys, among those that are not voters.
 func chooseStandby(members []Candidate, voters picks, limit int) picks {
-	rest := slices.DeleteFunc(slices.Clone(members), func(m Candidate) bool { return m.Client || voters.has(m.ID) })
+	rest := slices.DeleteFunc(slices.Clone(members), func(m Candidate) bool { return !m.steady() || voters.has(m.ID) })
+	holder := func(m Candidate) bool { return m.Role == state.RoleStandby }
 	var chosen picks
-	for _, class := range []func(Candidate) bool{
-		func(m Candidate) bool { return m.Role == state.RoleStandby && m.Online },
-		func(m Candidate) bool { return m.Ready },
-		func(m Candidate) bool { return m.Role == state.RoleStandby },
-	} {
-		chosen.fill(rest, class, limit)
-	}
+	chosen.fill(rest, nil, func(m Candidate) bool { return holder(m) && m.Online }, limit)
+	lost := domains(members, func(m Candidate) bool { return holder(m) && !m.Fenced && !voters.has(m.ID) && !chosen.has(m.ID) })
+	chosen.fill(rest, lost, func(m Candidate) bool { return m.Ready }, limit)
+	chosen.fill(rest, nil, holder, limit)
 	return chosen
+}
+
+// domains counts the members of a class by failure domain.
+func domains(members []Candidate, class func(Candidate) bool) map[string]int {
+	out := make(map[string]int)
+	for _, m := range members {
+		if class(m) {
+			out[m.Domain]++
+		}
+	}
+	return out
 }
 
 // picks are the members chosen for a role, best first.
@@ -152,15 +202,16 @@ func (p picks) holders(domain string) int {
 }
 
 // fill adds members of a class, the best at each turn, until there are limit. members
-// are in the order of their numbers.
-func (p *picks) fill(members []Candidate, class func(Candidate) bool, limit int) {
+// are in the order of their numbers. lost counts, by failure domain, the holders whose
+// place is free; it is used up.
+func (p *picks) fill(members []Candidate, lost map[string]int, class func(Candidate) bool, limit int) {
 	for len(*p) < limit {
 		best := -1
 		for i, m := range members {
 			if !class(m) || p.has(m.ID) {
 				continue
 			}
-			if best < 0 || p.better(m, members[best]) {
+			if best < 0 || p.better(m, members[best], lost) {
 				best = i
 			}
 		}
@@ -168,11 +219,17 @@ func (p *picks) fill(members []Candidate, class func(Candidate) bool, limit int)
 			return
 		}
 		*p = append(*p, members[best])
+		if lost != nil {
+			lost[members[best].Domain]--
+		}
 	}
 }
 
 // better tells whether a, of the higher number, is the better choice nevertheless.
-func (p picks) better(a, b Candidate) bool {
+func (p picks) better(a, b Candidate, lost map[string]int) bool {
+	if la, lb := lost[a.Domain] > 0, lost[b.Domain] > 0; la != lb {
+		return la
+	}
 	if ha, hb := p.holders(a.Domain), p.holders(b.Domain); ha != hb {
 		return ha < hb
 	}
@@ -197,14 +254,16 @@ func (p *picks) keepMajority() {
 	}
 }
 
-// makeOdd drops one of an even number: an offline one, or else one that has no vote
-// yet, or else the last chosen.
+// makeOdd drops one of an even number: an offline one, or else one that yields, or else
+// one that has no vote yet, or else the last chosen.
 func (p *picks) makeOdd() {
 	if len(*p) == 0 || len(*p)%2 == 1 {
 		return
 	}
 	drop := len(*p) - 1
 	if i := p.lastIndex(func(m Candidate) bool { return !m.Online }); i >= 0 {
+		drop = i
+	} else if i := p.lastIndex(Candidate.yields); i >= 0 {
 		drop = i
 	} else if i := p.lastIndex(func(m Candidate) bool { return !m.Voter }); i >= 0 {
 		drop = i

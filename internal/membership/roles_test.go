@@ -36,6 +36,14 @@ func parseMembers(t *testing.T, text string) []Candidate {
 				c.Ready = false
 			case f == "client":
 				c.Client = true
+			case f == "evac":
+				c.Evacuated = true
+			case f == "stop":
+				c.Stopping = true
+			case f == "leave":
+				c.Leaving = true
+			case f == "fenced":
+				c.Fenced = true
 			case strings.HasPrefix(f, "dom="):
 				c.Domain = f[4:]
 			default:
@@ -83,6 +91,10 @@ func TestPlan(t *testing.T) {
 		{"the voter that came back too late becomes a stand-by", "1:voter*,leader 2:spare 3:voter* 4:voter*", three, "m2=stand-by"},
 		{"a stand-by goes first", "1:voter*,leader 2:voter* 3:voter*,off 4:spare 5:stand-by", three, "m3=spare m4=stand-by m5=voter"},
 		{"a new failure domain goes before a stand-by", "1:voter*,leader,dom=a 2:voter*,dom=b 3:voter*,off,dom=c 4:stand-by,dom=a 5:spare,dom=c", three, "m3=spare m5=voter"},
+		{"the lost voter's domain goes before a new one", "1:voter*,leader,dom=a 2:voter*,dom=b 3:voter*,off,dom=a 4:stand-by,dom=c 5:spare,dom=a", three, "m3=spare m5=voter"},
+		{"each lost domain once", "1:voter*,leader,dom=b 2:voter*,evac,dom=a 3:voter*,off,dom=c 4:stand-by,dom=a 5:spare,dom=a 6:spare,dom=c", three, "m2=spare m3=spare m4=voter m5=stand-by m6=voter"},
+		{"the lost stand-by's domain as well", "1:voter*,leader,dom=z 2:voter*,dom=z 3:voter*,dom=z 4:stand-by,off,dom=a 5:stand-by,dom=a 6:spare,dom=b 7:spare,dom=a", three, "m4=spare m7=stand-by"},
+		{"and spreads when its domain has nobody left", "1:voter*,leader,dom=a 2:voter*,dom=a 3:voter*,off,dom=b 4:stand-by,dom=a 5:spare,dom=c", three, "m3=spare m5=voter"},
 		{"the domain with fewest voters", "1:voter*,leader,dom=a 2:voter*,dom=a 3:voter*,dom=b 4:spare,dom=a 5:spare,dom=b", five, "m4=voter m5=voter"},
 		{"each new voter fills a domain", "1:voter*,leader,dom=a 2:spare,dom=a 3:spare,dom=b 4:spare,dom=c", three, "m2=stand-by m3=voter m4=voter"},
 		{"stand-bys spread as well", "1:voter*,leader 2:voter* 3:voter* 4:spare,dom=a 5:spare,dom=a 6:spare,dom=b", three, "m4=stand-by m6=stand-by"},
@@ -92,6 +104,25 @@ func TestPlan(t *testing.T) {
 		{"a leader that is a client yields", "1:voter*,leader,client 2:voter* 3:voter* 4:stand-by", three, "m1=spare m4=voter"},
 		{"a client that is alone stays", "1:voter*,leader,client", three, ""},
 		{"a client leader stays while its only heir is slow", "1:voter*,leader,client 2:stand-by,slow", three, ""},
+		{"an evacuated voter yields", "1:voter*,leader 2:voter* 3:voter*,evac 4:stand-by", three, "m3=spare m4=voter"},
+		{"but stays while the stand-by is slow", "1:voter*,leader 2:voter* 3:voter*,evac 4:stand-by,slow", three, ""},
+		{"and when it is needed", "1:voter*,leader 2:voter* 3:voter*,evac", three, ""},
+		{"an evacuated leader yields", "1:voter*,leader,evac 2:stand-by", three, "m1=spare m2=voter"},
+		{"all evacuated stay as they are", "1:voter*,leader,evac 2:voter*,evac 3:voter*,evac 4:spare,evac", three, ""},
+		{"an evacuated member is better than a dead one", "1:voter*,leader 2:voter*,off 3:voter* 4:spare,evac", three, "m2=spare m4=voter"},
+		{"an evacuated stand-by yields its place, to nobody too", "1:voter*,leader 2:voter* 3:voter* 4:stand-by,evac", three, "m4=spare"},
+		{"a voter that stops yields", "1:voter*,leader,stop 2:voter* 3:voter* 4:stand-by 5:spare", three, "m1=spare m4=voter m5=stand-by"},
+		{"of two that stop, one has a successor", "1:voter*,leader 2:voter*,stop 3:voter*,stop 4:stand-by", three, "m3=spare m4=voter"},
+		{"one that stops is not promoted", "1:voter*,leader 2:voter*,off 3:voter* 4:stand-by,stop", three, "m4=spare"},
+		{"a promotion under way is not turned back for a yielding voter", "1:voter*,leader 2:voter* 3:spare*,evac 4:voter,slow", three, ""},
+		{"two of which one stops", "1:voter*,leader,stop 2:stand-by", three, "m1=spare m2=voter"},
+		{"two of which the stand-by stops", "1:voter*,leader 2:stand-by,stop", three, "m2=spare"},
+		{"a member that leaves counts no more", "1:voter*,leader 2:voter* 3:voter*,leave", three, "m2=stand-by m3=spare"},
+		{"a leader that leaves yields to the stand-by", "1:voter*,leader,leave 2:stand-by", three, "m1=spare m2=voter"},
+		{"but not to one that is offline", "1:voter*,leader,leave 2:stand-by,off", three, ""},
+		{"a stand-by that leaves", "1:voter*,leader 2:voter* 3:voter* 4:stand-by,leave 5:stand-by", three, "m4=spare"},
+		{"a fenced member is nothing", "1:voter*,leader 2:spare,fenced 3:stand-by,fenced 4:spare", three, "m3=spare m4=stand-by"},
+		{"a fenced voter counts for no target", "1:voter*,leader 2:voter*,fenced,off 3:voter*,fenced,off", three, "m2=spare m3=spare"},
 		{"no stand-bys wanted", "1:voter*,leader 2:stand-by", Targets{Voters: 3}, "m2=spare"},
 		{"an even number of voters is mended", "1:voter*,leader 2:voter* 3:voter* 4:voter*", three, "m4=stand-by"},
 		{"a promotion under way is not turned back for being slow", "1:voter*,leader 2:voter* 3:voter,slow", three, ""},
@@ -101,6 +132,43 @@ func TestPlan(t *testing.T) {
 			members := parseMembers(t, tt.members)
 			if got := describeChanges(Plan(members, tt.want)); got != tt.changes {
 				t.Errorf("changes are %q, expected %q", got, tt.changes)
+			}
+		})
+	}
+}
+
+func TestStepsToTheWantedConfiguration(t *testing.T) {
+	for _, tt := range []struct{ name, members, steps string }{
+		{"nothing to do", "1:voter*,leader 2:voter* 3:voter* 4:stand-by", ""},
+		{"two promotions back to back", "1:voter*,leader 2:voter 3:voter", "promote m2, promote m3"},
+		{"none while the pair is not complete", "1:voter*,leader 2:voter 3:voter,slow", ""},
+		{"a dead voter goes before its successor comes", "1:voter*,leader 2:spare*,off 3:voter* 4:voter", "demote m2, promote m4"},
+		{"a living one after", "1:voter*,leader 2:voter* 3:spare*,evac 4:voter", "promote m4, demote m3"},
+		{"and only then", "1:voter*,leader 2:voter* 3:spare*,evac 4:voter,slow", ""},
+		{"a leader that gives its vote away", "1:spare*,leader,evac 2:voter* 3:voter* 4:voter", "promote m4, transfer leadership m2, demote m1"},
+		{"of two members", "1:spare*,leader,stop 2:voter", "promote m2, transfer leadership m2, demote m1"},
+		{"a leader that keeps its vote leads no more", "1:voter*,leader,evac 2:voter*,stop 3:voter*", "transfer leadership m3"},
+		{"unless nobody better is there", "1:voter*,leader,evac 2:voter*,stop 3:voter*,slow", ""},
+		{"its heir is one that stays, if there is one", "1:spare*,leader,leave 2:voter*,evac 3:voter* 4:voter", "promote m4, transfer leadership m3, demote m1"},
+		{"a fenced voter goes out of the configuration", "1:voter*,leader 2:spare*,fenced,off 3:spare*,fenced,off 4:voter*,off 5:voter* 6:voter*", "remove m2, remove m3"},
+		{"no step makes the voters online a minority", "1:voter*,leader 2:voter*,off 3:spare*", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{members: parseMembers(t, tt.members), inRaft: map[string]bool{}}
+			for _, m := range w.members {
+				w.inRaft[m.ID] = true
+			}
+			var steps []string
+			for range 10 {
+				step, more := nextStep(w.seats())
+				if !more {
+					break
+				}
+				steps = append(steps, step.Kind.String()+" "+step.ID)
+				w.take(t, step)
+			}
+			if got := strings.Join(steps, ", "); got != tt.steps {
+				t.Errorf("steps are %q, expected %q", got, tt.steps)
 			}
 		})
 	}
@@ -127,8 +195,9 @@ func (w *world) seats() []Seat {
 	out := slices.Clone(w.ghosts)
 	for _, m := range inOrder(w.members) {
 		out = append(out, Seat{
-			ID: m.ID, Number: m.Number, Known: true, InRaft: w.inRaft[m.ID], Voter: m.Voter,
-			Wanted: m.Role == state.RoleVoter, Leader: m.Leader, Online: m.Online, Ready: m.Ready,
+			ID: m.ID, Number: m.Number, Known: !m.Fenced, InRaft: w.inRaft[m.ID], Voter: m.Voter,
+			Wanted: m.Role == state.RoleVoter && !m.Fenced, Leader: m.Leader, Online: m.Online, Ready: m.Ready,
+			Yields: m.yields() || m.Leaving,
 		})
 	}
 	return append(out, w.joining...)
@@ -139,7 +208,7 @@ func (w *world) voters() (all, online int) {
 	for _, m := range w.members {
 		if m.Voter {
 			all++
-			if m.Online {
+			if m.Online && !m.Fenced {
 				online++
 			}
 		}
@@ -162,13 +231,18 @@ func (w *world) wanted() int {
 	return n
 }
 
+// fataler is a test, or a try of rapid's.
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
 // take carries a step out and fails if it was not legal.
-func (w *world) take(t *rapid.T, s Step) {
+func (w *world) take(t fataler, s Step) {
 	m := w.member(s.ID)
 	before, _ := w.voters()
 	switch s.Kind {
 	case StepAdd:
-		if m == nil || w.inRaft[s.ID] {
+		if m == nil || w.inRaft[s.ID] || m.Fenced {
 			t.Fatalf("added %s, which is not a member or is there", s.ID)
 		}
 		w.inRaft[s.ID] = true
@@ -188,7 +262,11 @@ func (w *world) take(t *rapid.T, s Step) {
 		m.Voter = false
 	case StepRemove:
 		if m != nil {
-			t.Fatalf("removed %s, which is a member", s.ID)
+			if !m.Fenced || m.Leader {
+				t.Fatalf("removed %s, which is a member", s.ID)
+			}
+			m.Voter, w.inRaft[s.ID] = false, false
+			return
 		}
 		w.ghosts = slices.DeleteFunc(w.ghosts, func(g Seat) bool { return g.ID == s.ID })
 	case StepTransfer:
@@ -212,11 +290,14 @@ func (w *world) advance(t *rapid.T) bool {
 	if changes := Plan(w.members, w.want); len(changes) > 0 {
 		for _, c := range changes {
 			m := w.member(c.ID)
-			if c.Role == state.RoleVoter && !m.Voter && (!m.Ready || !m.Online || m.Client) {
+			if c.Role == state.RoleVoter && !m.Voter && (!m.Ready || !m.Online || !m.able() || m.Stopping) {
 				t.Fatalf("planned a vote for %+v", *m)
 			}
-			if c.Role != state.RoleSpare && m.Client && !m.Leader {
-				t.Fatalf("planned role %s for a client", c.Role)
+			if c.Role != state.RoleSpare && !m.able() && !m.Leader {
+				t.Fatalf("planned role %s for %+v", c.Role, *m)
+			}
+			if c.Role == state.RoleStandby && m.yields() {
+				t.Fatalf("planned a stand-by of %+v", *m)
 			}
 			if c.Role == state.RoleStandby && !m.Online {
 				t.Fatalf("planned a stand-by that is offline")
@@ -224,7 +305,7 @@ func (w *world) advance(t *rapid.T) bool {
 			m.Role = c.Role
 		}
 		if again := Plan(w.members, w.want); len(again) > 0 {
-			t.Fatalf("planned %s, and then %s", describeChanges(changes), describeChanges(again))
+			t.Fatalf("planned %s, and then %s: %+v", describeChanges(changes), describeChanges(again), w.members)
 		}
 		return true
 	}
@@ -253,11 +334,11 @@ func (w *world) checkRest(t *rapid.T) {
 		if m.Role == state.RoleStandby {
 			standby++
 		}
-		if m.Client {
+		if !m.able() {
 			continue
 		}
 		able++
-		if m.Online && (m.Ready || m.Voter) {
+		if m.Online && (m.Ready && !m.Stopping || m.Voter) {
 			ableOnline++
 		}
 	}
@@ -286,6 +367,23 @@ func (w *world) checkRest(t *rapid.T) {
 	if least := odd(min(w.want.Voters, able, ableOnline)); online < least {
 		t.Fatalf("at rest there are %d voters online, %d could be", online, least)
 	}
+	w.checkYielding(t)
+}
+
+// checkYielding fails if a member that yields has kept what another could take.
+func (w *world) checkYielding(t *rapid.T) {
+	free := func(m Candidate) bool { return m.steady() && m.Ready && !m.holds() }
+	idle := slices.ContainsFunc(w.members, free)
+	for _, m := range w.members {
+		switch {
+		case m.Fenced && (w.inRaft[m.ID] || m.Role != state.RoleSpare):
+			t.Fatalf("at rest %s is fenced and has a part in Raft", m.ID)
+		case m.holds() && (m.yields() || m.Leaving) && idle:
+			t.Fatalf("at rest %s votes, and another could: %+v", m.ID, w.members)
+		case m.Leader && m.yields() && slices.ContainsFunc(w.members, func(o Candidate) bool { return o.steady() && o.Voter && o.Ready }):
+			t.Fatalf("at rest %s leads, and another could: %+v", m.ID, w.members)
+		}
+	}
 }
 
 func odd(n int) int {
@@ -307,11 +405,13 @@ func drawWorld(t *rapid.T) *world {
 		m.Role = rapid.SampledFrom([]string{state.RoleVoter, state.RoleStandby, state.RoleSpare}).Draw(t, "role")
 		m.Voter = rapid.Bool().Draw(t, "voter")
 		m.Client = rapid.IntRange(0, 5).Draw(t, "client") == 0
+		w.drawIntents(t, &m)
 		w.drawLiveness(t, &m)
 		w.inRaft[m.ID] = m.Voter || rapid.Bool().Draw(t, "in raft")
 		w.members = append(w.members, m)
 	}
 	leader := &w.members[rapid.IntRange(0, n-1).Draw(t, "leader")]
+	leader.Fenced = false
 	leader.Leader, leader.Voter, w.inRaft[leader.ID] = true, true, true
 	w.elect(t)
 	if rapid.IntRange(0, 3).Draw(t, "ghost") == 0 {
@@ -324,8 +424,15 @@ func drawWorld(t *rapid.T) *world {
 	return w
 }
 
+// drawIntents draws what is meant to become of a member. Who is fenced never answers.
+func (w *world) drawIntents(t *rapid.T, m *Candidate) {
+	rare := func(label string) bool { return rapid.IntRange(0, 5).Draw(t, label) == 0 }
+	m.Evacuated, m.Stopping, m.Leaving = rare("evacuated"), rare("stopping"), rare("leaving")
+	m.Fenced = m.Number > 1 && rare("fenced")
+}
+
 func (w *world) drawLiveness(t *rapid.T, m *Candidate) {
-	m.Online = rapid.IntRange(0, 3).Draw(t, "offline") > 0
+	m.Online = rapid.IntRange(0, 3).Draw(t, "offline") > 0 && !m.Fenced
 	m.Ready = m.Online && rapid.IntRange(0, 3).Draw(t, "slow") > 0
 }
 
@@ -335,6 +442,9 @@ func (w *world) elect(t *rapid.T) {
 		if all, online := w.voters(); majority(online, all) {
 			break
 		}
+		if w.members[i].Fenced {
+			continue
+		}
 		w.members[i].Online = true
 		if !w.member(w.members[i].ID).Voter {
 			w.members[i].Voter, w.inRaft[w.members[i].ID] = true, true
@@ -342,6 +452,9 @@ func (w *world) elect(t *rapid.T) {
 	}
 	if all, online := w.voters(); !majority(online, all) {
 		w.ghosts = nil
+		for i := range w.members {
+			w.members[i].Voter = w.members[i].Voter && !w.members[i].Fenced
+		}
 	}
 	for i := range w.members {
 		if m := &w.members[i]; m.Leader {

@@ -139,6 +139,8 @@ var kinds = map[string][]version{
 	KindMemberRename:      {bodyOf(applyMemberRename)},
 	KindMemberLiveness:    {bodyOf(applyMemberLiveness)},
 	KindMemberRole:        {bodyOf(applyMemberRole)},
+	KindMemberStopping:    {bodyOf(applyMemberStopping)},
+	KindMemberMaintenance: {bodyOf(applyMemberMaintenance)},
 	KindMemberAdmit:       {bodyOf(applyMemberAdmit)},
 	KindMemberActivate:    {bodyOf(applyMemberActivate)},
 	KindMemberAbort:       {bodyOf(applyMemberAbort)},

@@ -71,6 +71,8 @@ func samples() []sample {
 		{KindMemberRename, 1, MemberRename{ID: "id1", Expect: "node1", Name: "node9"}},
 		{KindMemberLiveness, 1, MemberLiveness{Changes: []LivenessChange{{ID: "id1", Offline: true, Since: start, Reason: "no answer"}}}},
 		{KindMemberRole, 1, MemberRole{Changes: []RoleChange{{ID: "id1", Role: RoleVoter}}}},
+		{KindMemberStopping, 1, MemberStopping{ID: "id1", Stopping: true}},
+		{KindMemberMaintenance, 1, MemberMaintenance{ID: "id1", From: MaintenanceEvacuating, To: MaintenanceEvacuated, Heal: true}},
 		{KindMemberAdmit, 1, MemberAdmit{ID: "id2", Fingerprint: "fp2", Name: "node2", Address: "10.0.0.2:8443", Architecture: "x86_64", CommandVersion: 1}},
 		{KindMemberActivate, 1, MemberActivate{ID: "id2", Entities: map[string]EntityMember{
 			"e1": {Config: options, Status: EntityCreated, Reason: "text", Revision: 2}}}},

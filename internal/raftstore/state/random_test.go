@@ -45,7 +45,7 @@ func (c *chaos) command(t testing.TB, v *View) Command {
 }
 
 func (c *chaos) draw(v *View) (string, any) {
-	switch c.pick(21) {
+	switch c.pick(22) {
 	case 0, 1, 2:
 		hash := c.one(c.hash(), fmt.Sprintf("t%d", c.n))
 		return KindTokenIssue, TokenIssue{Token: Token{
@@ -103,6 +103,12 @@ func (c *chaos) draw(v *View) (string, any) {
 		}
 		return KindMemberUpdate, MemberUpdate{ID: c.id(), FailureDomain: c.one("default", "", "r1"), Groups: []string{c.one("default", c.group()), c.group()}[:c.pick(3)],
 			Roles: []string{c.one("event-hub", "database-client")}, Config: map[string]string{c.one("user.x", "y"): "1"}}
+	case 20:
+		if c.pick(3) == 0 {
+			return KindMemberStopping, MemberStopping{ID: c.id(), Stopping: c.pick(2) == 0}
+		}
+		states := []string{"", MaintenanceEvacuating, MaintenanceEvacuated, MaintenanceRestoring}
+		return KindMemberMaintenance, MemberMaintenance{ID: c.id(), From: c.one(states...), To: c.one(states...), Heal: c.pick(4) == 0}
 	case 16:
 		if c.pick(2) == 0 {
 			return KindMemberLiveness, MemberLiveness{Changes: []LivenessChange{{ID: c.id(), Offline: c.pick(2) == 0, Since: c.now, Reason: "r"}}}

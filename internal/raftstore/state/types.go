@@ -55,6 +55,8 @@ const (
 	KindMemberRename      = "member.rename"
 	KindMemberLiveness    = "member.liveness"
 	KindMemberRole        = "member.role"
+	KindMemberStopping    = "member.stopping"
+	KindMemberMaintenance = "member.maintenance"
 	KindMemberAdmit       = "member.admit"
 	KindMemberActivate    = "member.activate"
 	KindMemberAbort       = "member.abort"
