@@ -42,6 +42,7 @@ const (
 	MemberNotFound    Reason = "member_not_found"
 	MemberOffline     Reason = "member_offline"
 	MemberRemoved     Reason = "member_removed"
+	CannotLead        Reason = "cannot_lead"
 	ConfigInvalid     Reason = "config_invalid"
 	TokenMalformed    Reason = "token_malformed"
 	TokenUnknown      Reason = "token_unknown"
@@ -104,6 +105,7 @@ var reasons = map[Reason]reasonInfo{
 	MemberNotFound:    {http.StatusNotFound, "Cluster member not found", "see incus cluster list for the names"},
 	MemberOffline:     {http.StatusServiceUnavailable, "Cluster member is offline", "start that member, or ask another one"},
 	MemberRemoved:     {http.StatusForbidden, "This server was removed from the cluster", "join again with a new token"},
+	CannotLead:        {http.StatusBadRequest, "The member cannot lead", "choose a member that votes and is online; incus cluster role explain says who votes and why"},
 	ConfigInvalid:     {http.StatusBadRequest, "Invalid configuration", "see docs/configuration.md for keys and values"},
 	TokenMalformed:    {http.StatusBadRequest, "Invalid join token", "copy the whole token, as incus cluster add printed it"},
 	TokenUnknown:      {http.StatusForbidden, "No matching cluster join operation found", "issue a token: incus cluster add NAME"},

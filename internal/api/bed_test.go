@@ -193,6 +193,25 @@ func (d *fakeDaemon) Shutdown(_ context.Context, force bool) error {
 	return nil
 }
 
+// fakeLeadership moves at once, and refuses members that are offline.
+type fakeLeadership struct{ bed *bed }
+
+func (f fakeLeadership) MoveLeadership(_ context.Context, to string) (string, error) {
+	log := f.bed.store.fakeLog
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	for _, m := range log.tables.View().Members() {
+		if to == "" && m.ID != log.leader {
+			to = m.ID
+		}
+		if m.ID == to && m.Offline {
+			return "", api.Errorf(api.MemberOffline, "Cluster member %q is offline", m.Name)
+		}
+	}
+	log.leader = to
+	return to, nil
+}
+
 // openAddresses answers every address with the certificate that a test says is there.
 type openAddresses struct{ fingerprint string }
 
@@ -248,8 +267,9 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 			progress("Creating the cluster's certificate")
 			return b.enable(name)
 		},
-		Join:     func(context.Context, api.ClusterPut, func(string)) error { return nil },
-		Settings: b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Operations: ops, Events: hub,
+		Join:       func(context.Context, api.ClusterPut, func(string)) error { return nil },
+		Leadership: fakeLeadership{b},
+		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Operations: ops, Events: hub,
 		Facts: Facts{
 			Hostname: "host1", Architectures: []string{"x86_64", "i686"}, Kernel: "Linux", KernelArchitecture: "x86_64",
 		},

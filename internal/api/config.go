@@ -26,6 +26,7 @@ type Config struct {
 	Join       func(ctx context.Context, req api.ClusterPut, progress func(string)) error
 	Admission  Admission
 	Members    Members
+	Leadership Leadership
 	Settings   Settings
 	TrustStore TrustStore
 	Daemon     Daemon

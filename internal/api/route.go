@@ -181,6 +181,8 @@ func Routes() []Route {
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
 		{"PUT", "/internal/cluster/address", administrators, thisMember, (*Server).addressPut},
+		{"GET", "/internal/cluster/roles", trusted, anyMember, (*Server).rolesGet},
+		{"POST", "/internal/cluster/transfer-leader", administrators, anyMember, (*Server).leaderTransfer},
 		{"POST", "/internal/cluster/join/preflight", anyone, anyMember, (*Server).joinPreflight},
 		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},
 		{"POST", "/internal/cluster/join/abort", Stranger | admitting, anyMember, (*Server).joinAbort},

@@ -397,6 +397,16 @@ func (s *Server) View() *raftstore.View {
 	return s.daemon.View()
 }
 
+// Offline tells whether the server's replica says that the member of that name is offline.
+func (s *Server) Offline(name string) bool {
+	v := s.View()
+	if v == nil {
+		return false
+	}
+	m, ok := v.MemberByName(name)
+	return ok && m.Offline
+}
+
 // Leads tells whether the server believes that it leads.
 func (s *Server) Leads() bool {
 	v := s.View()

@@ -183,6 +183,7 @@ func (d *Daemon) start() error {
 	close(d.started)
 	d.wg.Go(d.follow)
 	d.wg.Go(d.keepAddress)
+	d.wg.Go(d.comeBack)
 	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
 	d.wg.Go(d.becomeReady)
@@ -244,6 +245,7 @@ func (d *Daemon) buildServices() error {
 		Bootstrap:      d.bootstrap,
 		Join:           d.join,
 		Admission:      d.admission,
+		Leadership:     d.current,
 		Members:        d.admission,
 		Settings:       d.settings,
 		TrustStore:     (*trustStore)(d),

@@ -74,6 +74,14 @@ func (c *current) ReadOrStale(ctx context.Context) (*raftstore.View, error) {
 	return s.ReadOrStale(ctx)
 }
 
+func (c *current) MoveLeadership(ctx context.Context, to string) (leader string, err error) {
+	s, err := c.get()
+	if err != nil {
+		return "", err
+	}
+	return s.MoveLeadership(ctx, to)
+}
+
 // Local is the local view, nil before the store is open.
 func (c *current) Local() *raftstore.View {
 	if s := c.store.Load(); s != nil {
@@ -138,6 +146,12 @@ func (d *Daemon) openReplica(rep localstore.Replica, peers []raftstore.Peer, cre
 				return ctx.Err()
 			}
 			return membership.Announced(ctx, store, id, address, unseen, d.cfg.Now())
+		},
+		OnTransfer: func(ctx context.Context, to string) (string, error) {
+			if !opened(ctx, isOpen) {
+				return "", ctx.Err()
+			}
+			return membership.Transfer(ctx, store, d.cfg.Membership, to)
 		},
 		OnLeader: func(ctx context.Context) {
 			if !opened(ctx, isOpen) || store == nil {

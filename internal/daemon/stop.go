@@ -6,6 +6,8 @@ import (
 
 	"incusd/api"
 	"incusd/internal/config"
+	"incusd/internal/membership"
+	"incusd/internal/raftstore"
 )
 
 // Done is closed when the daemon has stopped.
@@ -95,10 +97,56 @@ func (d *Daemon) quiesce(ctx context.Context) {
 		d.log.Warn("operations were cut off", "err", err)
 	}
 	if s := d.current.store.Load(); s != nil && d.failed.Err() == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if err := s.Handover(ctx); err != nil {
-			d.log.Warn("leadership was not handed over", "err", err)
+		d.handOver(s)
+	}
+}
+
+// handoverTime bounds how long a stop waits until another member has this one's vote and
+// leadership. Usually it takes some milliseconds.
+const handoverTime = 3 * time.Second
+
+// handOver gives vote and leadership to whoever can take them, in bounded time.
+func (d *Daemon) handOver(s *raftstore.Store) {
+	ctx, cancel := context.WithTimeout(context.Background(), handoverTime)
+	defer cancel()
+	defer context.AfterFunc(d.failed, cancel)()
+	if err := membership.StepDown(ctx, s, d.cfg.Now); err != nil {
+		d.log.Warn("stopping with a database role that was not handed over", "err", err)
+	}
+	short, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.Handover(short); err != nil {
+		d.log.Warn("leadership was not handed over", "err", err)
+	}
+}
+
+// comeBack takes back that this member is about to stop, which it said before it was
+// started again, or before it was killed on its way down. A member that runs and seems to
+// stop would never get a vote.
+func (d *Daemon) comeBack() {
+	const pause, patience = time.Second, 5 * time.Second
+	for d.ctx.Err() == nil {
+		swapped := d.swap()
+		store, view := d.current.store.Load(), d.current.Local()
+		m, ok := view.Member(store.ID())
+		if !ok || !m.Stopping || d.stopping.Load() {
+			select {
+			case <-view.WatchMembers():
+			case <-swapped:
+			case <-d.ctx.Done():
+			}
+			continue
+		}
+		ctx, cancel := context.WithTimeout(d.ctx, patience)
+		err := membership.ComeBack(ctx, store, d.cfg.Now)
+		cancel()
+		if err == nil {
+			continue
+		}
+		d.log.Debug("the cluster does not know yet that this member is back", "err", err)
+		select {
+		case <-time.After(pause):
+		case <-d.ctx.Done():
 		}
 	}
 }

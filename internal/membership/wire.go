@@ -12,8 +12,11 @@ import (
 
 // Status words of members on the wire.
 const (
-	StatusOnline  = "Online"
-	StatusOffline = "Offline"
+	StatusOnline     = "Online"
+	StatusOffline    = "Offline"
+	StatusEvacuating = "Evacuating"
+	StatusEvacuated  = "Evacuated"
+	StatusRestoring  = "Restoring"
 )
 
 // timeFormat is that of times in members' messages.
@@ -88,7 +91,7 @@ func databaseRole(view *raftstore.View, m *state.Member) string {
 	switch {
 	case view.IsVoter(m.ID):
 		return api.RoleDatabase
-	case m.Role == state.RoleStandby:
+	case m.Role == state.RoleStandby && m.Fenced == 0:
 		return api.RoleDatabaseStandby
 	}
 	return ""
@@ -96,17 +99,33 @@ func databaseRole(view *raftstore.View, m *state.Member) string {
 
 func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, message string) {
 	status, message = StatusOnline, "Fully operational"
-	if m.Offline {
+	if word := maintenanceStatus(m); word != "" {
+		status, message = word, "Unavailable due to maintenance"
+	} else if m.Offline {
 		silent := max(now.Sub(m.Since), 0).Round(time.Second)
 		status, message = StatusOffline, fmt.Sprintf("No heartbeat for %s (%s)", silent, m.Since.Format(timeFormat))
 	}
 	switch {
 	case view.Stale == nil:
 		return status, message
-	case view.Stale.Silent[m.ID]:
+	case view.Stale.Silent[m.ID] && m.Maintenance == "":
 		return StatusOffline, staleSince(view.Stale) + "; does not answer this member"
 	}
 	return status, staleSince(view.Stale) + "; last known: " + message
+}
+
+// maintenanceStatus is the word for a member's state of maintenance, which goes before
+// whether it is online; "" without one.
+func maintenanceStatus(m *state.Member) string {
+	switch m.Maintenance {
+	case state.MaintenanceEvacuating:
+		return StatusEvacuating
+	case state.MaintenanceEvacuated:
+		return StatusEvacuated
+	case state.MaintenanceRestoring:
+		return StatusRestoring
+	}
+	return ""
 }
 
 // staleSince says that nobody knows better at present.

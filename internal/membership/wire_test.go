@@ -26,6 +26,28 @@ func TestMemberHasUpstreamsShape(t *testing.T) {
 	}
 }
 
+// What is stored goes before what is seen: an evacuated member that is offline shows Evacuated.
+func TestMembersShowMaintenance(t *testing.T) {
+	b := newBed(t)
+	b.join(2)
+	b.apply(state.KindMemberLiveness, state.MemberLiveness{Changes: []state.LivenessChange{{ID: "id-2", Offline: true, Since: time.Now()}}})
+	for _, step := range []struct{ from, to, status string }{
+		{"", state.MaintenanceEvacuating, "Evacuating"},
+		{state.MaintenanceEvacuating, state.MaintenanceEvacuated, "Evacuated"},
+		{state.MaintenanceEvacuated, state.MaintenanceRestoring, "Restoring"},
+		{state.MaintenanceRestoring, "", "Offline"},
+	} {
+		b.apply(state.KindMemberMaintenance, state.MemberMaintenance{ID: "id-2", From: step.from, To: step.to})
+		m := Member(b.Local(), b.member(2), time.Now())
+		if m.Status != step.status {
+			t.Errorf("%q is shown as %s, expected %s", step.to, m.Status, step.status)
+		}
+		if step.to != "" && m.Message != "Unavailable due to maintenance" {
+			t.Errorf("the message is %q", m.Message)
+		}
+	}
+}
+
 func TestMembersShowRolesAndLiveness(t *testing.T) {
 	b := newBed(t)
 	for n := 2; n <= 5; n++ {

@@ -88,6 +88,9 @@ type Config struct {
 	// OnAnnounce, if set, is called when the member with that ID says where it is reached from
 	// now on. It must look for itself, unless unseen is set.
 	OnAnnounce func(ctx context.Context, id, address string, unseen bool) error
+	// OnTransfer, if set, is called on the leader to hand leadership to a member, or to whom
+	// it chooses if that is "". It returns who leads then.
+	OnTransfer func(ctx context.Context, to string) (leader string, err error)
 	// OnLeader, if set, runs while this member leads; its context ends with leadership.
 	OnLeader func(ctx context.Context)
 	// WrapLog, if set, stands between Raft and its log; for tests of bad disks.
@@ -115,6 +118,18 @@ const (
 	PointAppend = "append"
 	// PointCommitted: an entry is committed and applied on the leader, and not yet answered.
 	PointCommitted = "committed"
+)
+
+// Steps of a change of who votes and leads that Config.Reach is told of, on the leader.
+const (
+	// PointPromote: a member is about to get a vote. PointPromoted: it has it.
+	PointPromote  = "promote"
+	PointPromoted = "promoted"
+	// PointDemote: a member is about to lose its vote. PointDemoted: it has none.
+	PointDemote  = "demote"
+	PointDemoted = "demoted"
+	// PointTransfer: leadership is about to be handed on.
+	PointTransfer = "transfer"
 )
 
 func (c *Config) validate() error {

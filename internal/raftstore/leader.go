@@ -315,7 +315,13 @@ func (s *Store) AddNonvoter(ctx context.Context, id string) error {
 
 // Promote gives a member a vote. Only the leader can.
 func (s *Store) Promote(ctx context.Context, id string) error {
-	return s.changeServers(ctx, "promote", s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, s.cfg.Timing.Call))
+	if err := s.cfg.reach(PointPromote); err != nil {
+		return err
+	}
+	if err := s.changeServers(ctx, "promote", s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, s.cfg.Timing.Call)); err != nil {
+		return err
+	}
+	return s.cfg.reach(PointPromoted)
 }
 
 // Demote takes a member's vote away. Only the leader can, and not from itself: Raft
@@ -324,7 +330,13 @@ func (s *Store) Demote(ctx context.Context, id string) error {
 	if id == s.cfg.ID {
 		return errors.New("a leader cannot take its own vote away")
 	}
-	return s.changeServers(ctx, "demote", s.raft.DemoteVoter(raft.ServerID(id), 0, s.cfg.Timing.Call))
+	if err := s.cfg.reach(PointDemote); err != nil {
+		return err
+	}
+	if err := s.changeServers(ctx, "demote", s.raft.DemoteVoter(raft.ServerID(id), 0, s.cfg.Timing.Call)); err != nil {
+		return err
+	}
+	return s.cfg.reach(PointDemoted)
 }
 
 // Remove takes a member out of Raft's configuration. Only the leader can, and not itself.
@@ -370,6 +382,9 @@ func (s *Store) TransferLeadership(ctx context.Context, to string) error {
 	}
 	if !voter || to == s.cfg.ID {
 		return api.Errorf(api.BadRequest, "leadership can go to another voter only")
+	}
+	if err := s.cfg.reach(PointTransfer); err != nil {
+		return err
 	}
 	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))); err != nil {
 		return err

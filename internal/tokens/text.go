@@ -50,20 +50,28 @@ func addresses(view *raftstore.View, text *api.ClusterMemberJoinToken) []string 
 	return chosen
 }
 
-// reachable returns the members with an address that are online, or else all that
-// have one.
+// reachable returns the members with an address that are online and stay so, or else
+// those that are online, or else all that have an address. Those that are being removed
+// or were shut out by a recovery cannot honour a token.
 func reachable(members []*state.Member) []*state.Member {
-	var online, all []*state.Member
+	var staying, online, all []*state.Member
 	for _, m := range members {
-		if m.Address == "" {
+		if m.Address == "" || m.Removal != nil || m.Fenced != 0 {
 			continue
 		}
 		all = append(all, m)
-		if !m.Offline {
-			online = append(online, m)
+		if m.Offline {
+			continue
+		}
+		online = append(online, m)
+		if m.Maintenance == "" && !m.Stopping {
+			staying = append(staying, m)
 		}
 	}
-	if len(online) > 0 {
+	switch {
+	case len(staying) > 0:
+		return staying
+	case len(online) > 0:
 		return online
 	}
 	return all

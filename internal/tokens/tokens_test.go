@@ -474,3 +474,24 @@ func TestSecretsDoNotReachTheLog(t *testing.T) {
 		t.Errorf("log is %s", text)
 	}
 }
+
+func TestAddressesLeaveOutMembersInMaintenance(t *testing.T) {
+	c := newCluster(t)
+	c.enable()
+	s := c.service()
+	c.join(s, "node2", "10.1.0.2:8443")
+	c.join(s, "node3", "10.1.0.3:8443")
+	c.must(state.KindMemberMaintenance, state.MemberMaintenance{ID: "id-1", To: state.MaintenanceEvacuating})
+	c.must(state.KindMemberStopping, state.MemberStopping{ID: "id-node2", Stopping: true})
+	token, err := s.Issue(t.Context(), "node4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"10.1.0.3:8443"}, token.Addresses); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	c.must(state.KindMemberStopping, state.MemberStopping{ID: "id-node3", Stopping: true})
+	if token, err = s.Issue(t.Context(), "node4", nil); err != nil || len(token.Addresses) != 3 {
+		t.Errorf("with nobody else, addresses are %q, %v", token.Addresses, err)
+	}
+}

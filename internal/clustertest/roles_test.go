@@ -1,0 +1,595 @@
+package clustertest_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/clustertest"
+	"incusd/internal/raftstore"
+)
+
+// virtual runs a test in virtual time, in which waiting is free.
+func virtual(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// roles says what each member is, as by sees it, in the order in which they joined: L for
+// the leader, V for other voters, S for stand-bys and "-" for the rest; in lower case for
+// those that are offline.
+func roles(by *clustertest.Server) string {
+	members, err := by.Members(by.C.Context())
+	if err != nil {
+		return err.Error()
+	}
+	var out strings.Builder
+	for _, m := range members {
+		letter := "-"
+		switch {
+		case slices.Contains(m.Roles, api.RoleDatabaseLeader):
+			letter = "L"
+		case slices.Contains(m.Roles, api.RoleDatabase):
+			letter = "V"
+		case slices.Contains(m.Roles, api.RoleDatabaseStandby):
+			letter = "S"
+		}
+		if by.Offline(m.ServerName) {
+			letter = strings.ToLower(letter)
+		}
+		out.WriteString(letter)
+	}
+	return out.String()
+}
+
+// explained lists why members have their roles, as by says.
+func explained(by *clustertest.Server) ([]api.ClusterMemberRole, error) {
+	var list []api.ClusterMemberRole
+	err := by.Do(by.C.Context(), "GET", "/internal/cluster/roles", nil, &list)
+	return list, err
+}
+
+// requireSettled waits until nothing is left to do for the planner, and checks that the
+// roles are those that size members, of which some are away, are good for.
+func requireSettled(t *testing.T, c *clustertest.Cluster, away ...*clustertest.Server) {
+	t.Helper()
+	c.Eventually("roles have settled", func() error {
+		by := leaderNow(c)
+		if by == nil {
+			return errors.New("nobody leads")
+		}
+		for _, s := range away {
+			if !by.Offline(s.Host) {
+				return fmt.Errorf("%s is not offline yet", s.Host)
+			}
+		}
+		list, err := explained(by)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			if strings.HasPrefix(r.Message, "about to") {
+				return fmt.Errorf("%s: %s", r.ServerName, r.Message)
+			}
+		}
+		if got, want := roles(by), len(list); !right(got, want, len(away)) {
+			return fmt.Errorf("roles are %s", got)
+		}
+		return nil
+	})
+}
+
+// right tells whether roles fit a cluster of size members of which some are away.
+func right(roles string, size, away int) bool {
+	target := odd(min(3, size))
+	voters := strings.Count(roles, "L") + strings.Count(roles, "V")
+	all := voters + strings.Count(roles, "v")
+	live := size - away
+	standby := strings.Count(roles, "S")
+	return strings.Count(roles, "L") == 1 && all == target && voters >= odd(min(target, live)) &&
+		(live < target || voters == target) && standby == max(0, min(2, live-voters))
+}
+
+func odd(n int) int { return n - 1 + n%2 }
+
+// leaderNow is the running server that leads and is believed to by a majority, nil if none does.
+func leaderNow(c *clustertest.Cluster) *clustertest.Server {
+	for _, s := range c.Running() {
+		if s.Leads() && s.Do(c.Context(), "GET", "/1.0", nil, nil) == nil {
+			return s
+		}
+	}
+	return nil
+}
+
+func server(c *clustertest.Cluster, host string) *clustertest.Server {
+	i := slices.IndexFunc(c.Servers(), func(s *clustertest.Server) bool { return s.Host == host })
+	return c.Servers()[i]
+}
+
+// pick finds a running server with one of the letters of roles, that is none of not.
+func pick(t *testing.T, c *clustertest.Cluster, letter byte, not ...*clustertest.Server) *clustertest.Server {
+	t.Helper()
+	by := c.Leader()
+	text := roles(by)
+	for i, m := range by.View().Members() {
+		s := server(c, m.Name)
+		if text[i] == letter && !slices.Contains(not, s) {
+			return s
+		}
+	}
+	t.Fatalf("no %c in %s", letter, text)
+	return nil
+}
+
+func TestVoterThatStopsHandsItsRoleOver(t *testing.T) {
+	for _, tt := range []struct {
+		size    int
+		letter  byte
+		after   string // roles without the stopped one's own
+		replace bool
+	}{
+		{2, 'L', "L", true},
+		{2, 'S', "L", false},
+		{3, 'L', "LV", false},
+		{3, 'V', "LV", false},
+		{4, 'L', "LVV", true},
+		{4, 'V', "LVV", true},
+		{5, 'L', "LVVS", true},
+	} {
+		t.Run(fmt.Sprintf("%c of %d", tt.letter, tt.size), func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, tt.size)
+				requireSettled(t, c)
+				victim := pick(t, c, tt.letter)
+				start := time.Now()
+				victim.Stop()
+				if took := time.Since(start); took > 2*time.Second {
+					t.Errorf("it took %s", took)
+				}
+				left := c.Running()[0]
+				if err := set(left, "user.x", "1"); err != nil {
+					t.Errorf("a write right after the stop: %v", err)
+				}
+				m, ok := left.View().MemberByName(victim.Host)
+				if !ok || !m.Stopping {
+					t.Errorf("the others do not know that it stops")
+				}
+				if votes := left.View().IsVoter(m.ID); tt.letter != 'S' && votes == tt.replace {
+					t.Errorf("it votes: %v, roles are %s", votes, roles(left))
+				}
+				got := []byte(roles(left))
+				for i, row := range left.View().Members() {
+					if row.Name == victim.Host {
+						got = slices.Delete(got, i, i+1)
+					}
+				}
+				slices.Sort(got)
+				want := []byte(tt.after)
+				slices.Sort(want)
+				if string(got) != string(want) {
+					t.Errorf("the others are %s, expected %s", got, want)
+				}
+				victim.MustStart()
+				requireSettled(t, c)
+				requireNobodyStops(t, c)
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+func requireNobodyStops(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	c.Eventually("nobody is said to stop", func() error {
+		for _, m := range c.Leader().View().Members() {
+			if m.Stopping {
+				return fmt.Errorf("%s is", m.Name)
+			}
+		}
+		return nil
+	})
+}
+
+func TestStopWaitsForNothingWhereNobodyCanTakeOver(t *testing.T) {
+	limit := func(t *testing.T, s *clustertest.Server, most time.Duration) {
+		t.Helper()
+		start := time.Now()
+		s.Stop()
+		if took := time.Since(start); took > most {
+			t.Errorf("it took %s", took)
+		}
+	}
+	t.Run("standalone", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+			limit(t, c.AddServer(), 200*time.Millisecond)
+		})
+	})
+	t.Run("the only member", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			c := clustertest.New(t, 1)
+			limit(t, c.Servers()[0], 200*time.Millisecond)
+		})
+	})
+	t.Run("without a quorum", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			c := clustertest.New(t, 3)
+			requireSettled(t, c)
+			c.Servers()[1].Kill()
+			c.Servers()[2].Kill()
+			time.Sleep(5 * time.Second)
+			limit(t, c.Servers()[0], 300*time.Millisecond)
+		})
+	})
+	t.Run("all one after another", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			c := clustertest.New(t, 5)
+			requireSettled(t, c)
+			for _, s := range c.Servers() {
+				limit(t, s, 4500*time.Millisecond)
+			}
+			for _, s := range c.Servers() {
+				s.MustStart()
+			}
+			requireSettled(t, c)
+			requireNobodyStops(t, c)
+			c.RequireConverged()
+		})
+	})
+}
+
+func TestConcurrentStopsOfTwoVotersOfFour(t *testing.T) {
+	for _, letters := range []string{"VV", "LV"} {
+		t.Run(letters, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 4)
+				quickOffline(t, c.Servers()[0])
+				requireSettled(t, c)
+				first := pick(t, c, letters[0])
+				second := pick(t, c, letters[1], first)
+				var wg sync.WaitGroup
+				wg.Go(first.Stop)
+				wg.Go(second.Stop)
+				wg.Wait()
+				second.MustStart()
+				requireSettled(t, c, first)
+				if err := set(second, "user.x", "1"); err != nil {
+					t.Errorf("a write when one is back: %v", err)
+				}
+				first.MustStart()
+				requireSettled(t, c)
+				requireNobodyStops(t, c)
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+// A member that says that it stops, and is cut off before it is done, comes back as any other.
+func TestMemberCutOffOnItsWayDownTakesItsWordBack(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c, trap := trapped(t, 4, raftstore.PointPromote)
+		victim := pick(t, c, 'V')
+		trap.armed.Store(true)
+		ended := make(chan struct{})
+		go func() { victim.Stop(); close(ended) }()
+		<-trap.caught
+		c.Net.Kill(victim.Host)
+		close(trap.release)
+		<-ended
+		victim.MustStart()
+		requireSettled(t, c)
+		requireNobodyStops(t, c)
+		c.RequireConverged()
+	})
+}
+
+// trapped returns a cluster at rest, and a trap for its members that is not armed yet.
+func trapped(t *testing.T, size int, point string) (*clustertest.Cluster, *trap) {
+	t.Helper()
+	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+	trap := newTrap(point)
+	trap.armed.Store(false)
+	for i := range size {
+		s := c.AddServer(clustertest.OnReach(trap.reach))
+		if i == 0 {
+			s.MustBootstrap()
+		} else {
+			s.MustJoin(c.Servers()[0])
+		}
+	}
+	quickOffline(t, c.Servers()[0])
+	requireSettled(t, c)
+	return c, trap
+}
+
+func transfer(by *clustertest.Server, to string) (string, error) {
+	var answer api.ClusterLeader
+	err := by.Do(by.C.Context(), "POST", "/internal/cluster/transfer-leader", api.ClusterLeader{Member: to}, &answer)
+	return answer.Member, err
+}
+
+func TestLeadershipIsTransferredOnDemand(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 4)
+		quickOffline(t, c.Servers()[0])
+		requireSettled(t, c)
+		leader := c.Leader()
+		other, standby := pick(t, c, 'V'), pick(t, c, 'S')
+		for _, by := range []*clustertest.Server{standby, leader, other} {
+			to := other.Host
+			for range 2 { // the second finds it done
+				if got, err := transfer(by, to); err != nil || got != to {
+					t.Fatalf("asked %s: %s leads, %v", by.Host, got, err)
+				}
+				if !server(c, to).Leads() {
+					t.Errorf("%s shows %s", by.Host, roles(by))
+				}
+			}
+			if got, err := transfer(by, ""); err != nil || got == to || got == standby.Host {
+				t.Fatalf("asked %s for any: %s leads, %v", by.Host, got, err)
+			}
+		}
+		if _, err := transfer(leader, standby.Host); !errors.Is(err, api.CannotLead) || !strings.Contains(err.Error(), "no vote") {
+			t.Errorf("to a stand-by: %v", err)
+		}
+		if _, err := transfer(leader, "m9"); !errors.Is(err, api.MemberNotFound) {
+			t.Errorf("to nobody: %v", err)
+		}
+		by := c.Leader()
+		gone := pick(t, c, 'V')
+		gone.Kill()
+		if _, err := transfer(by, gone.Host); !errors.Is(err, api.CannotLead) && !errors.Is(err, api.Unavailable) {
+			t.Errorf("to one that has just died: %v", err)
+		}
+		if !by.Leads() {
+			t.Error("leadership was given away all the same")
+		}
+		requireSettled(t, c, gone)
+		if _, err := transfer(by, gone.Host); !errors.Is(err, api.MemberOffline) {
+			t.Errorf("to one that is offline: %v", err)
+		}
+		gone.MustStart()
+		requireSettled(t, c)
+	})
+}
+
+// TestSingleAndDoubleFailuresEndInTheRightRoles kills one or two members of each kind at
+// once, in clusters of each size. Where a majority of the voters lives, the roles are right
+// again after the threshold; else nothing is changed, and all is right when one is back.
+func TestSingleAndDoubleFailuresEndInTheRightRoles(t *testing.T) {
+	cases := map[int][]string{
+		1: {"L"},
+		2: {"L", "S", "LS"},
+		3: {"L", "V", "LV", "VV"},
+		4: {"L", "V", "S", "LV", "LS", "VV", "VS"},
+		5: {"L", "V", "S", "LV", "LS", "VV", "VS", "SS"},
+		6: {"L", "S", "-", "LV", "L-", "VS", "V-", "SS", "S-"},
+		7: {"V", "LS", "VV", "--"},
+	}
+	for size := 1; size <= 7; size++ {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, size)
+				quickOffline(t, c.Servers()[0])
+				requireSettled(t, c)
+				for n, letters := range cases[size] {
+					c.T = &named{t, letters}
+					failTogether(t, c, letters, fmt.Sprint(n))
+				}
+				c.T = t
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+// named says in a failure which case it belongs to.
+type named struct {
+	testing.TB
+	letters string
+}
+
+func (n *named) Fatalf(format string, args ...any) {
+	n.TB.Helper()
+	n.TB.Fatalf("members %s die: %s", n.letters, fmt.Sprintf(format, args...))
+}
+
+func failTogether(t *testing.T, c *clustertest.Cluster, letters, value string) {
+	t.Helper()
+	size := len(c.Servers())
+	var dead []*clustertest.Server
+	for i := range len(letters) {
+		dead = append(dead, pick(t, c, letters[i], dead...))
+	}
+	// Written by who survives, if anybody does.
+	if err := set(c.Leader(), "user.x", value); err != nil {
+		t.Fatalf("%s: %v", letters, err)
+	}
+	var wg sync.WaitGroup
+	for _, s := range dead {
+		wg.Go(s.Kill)
+	}
+	wg.Wait()
+	lost := strings.Count(letters, "L") + strings.Count(letters, "V")
+	switch voters := odd(min(3, size)); {
+	case len(dead) == size:
+	case voters-lost > voters/2:
+		requireSettled(t, c, dead...)
+	default:
+		requireUnavailable(t, c)
+	}
+	dead[0].MustStart()
+	if lost == len(letters) || letters[0] != 'S' && letters[0] != '-' {
+		requireSettled(t, c, dead[1:]...)
+	}
+	for _, s := range dead[1:] {
+		s.MustStart()
+	}
+	requireSettled(t, c)
+	for _, s := range c.Servers() {
+		if got, err := get(s, "user.x"); err != nil || got != value {
+			t.Fatalf("%s: %s reads %q, %v", letters, s.Host, got, err)
+		}
+	}
+}
+
+// requireUnavailable checks that those who are left say what is wrong, for longer than the
+// threshold, and change nothing.
+func requireUnavailable(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	time.Sleep(15 * time.Second)
+	for _, s := range c.Running() {
+		before := s.View().Index()
+		if err := set(s, "user.y", "1"); !errors.Is(err, api.NoQuorum) {
+			t.Fatalf("%s takes a write without a quorum: %v", s.Host, err)
+		}
+		members, err := s.Members(c.Context())
+		if err != nil || !strings.HasPrefix(members[0].Message, "No quorum") {
+			t.Fatalf("%s says %+v, %v", s.Host, members, err)
+		}
+		if after := s.View().Index(); after != before {
+			t.Fatalf("%s went from %d to %d without a quorum", s.Host, before, after)
+		}
+	}
+}
+
+// A member that hears and cannot speak, or speaks and cannot hear, neither deposes the
+// leader nor looks healthy.
+func TestHalfDeafMembersDoNotDeposeTheLeader(t *testing.T) {
+	for _, mute := range []bool{true, false} {
+		t.Run(fmt.Sprintf("mute: %v", mute), func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 4)
+				quickOffline(t, c.Servers()[0])
+				requireSettled(t, c)
+				leader, victim := c.Leader(), pick(t, c, 'V')
+				term := leader.View().Term()
+				for _, s := range c.Servers() {
+					switch {
+					case s == victim:
+					case mute:
+						c.Net.CutOneWay(victim.Host, s.Host)
+					default:
+						c.Net.CutOneWay(s.Host, victim.Host)
+					}
+				}
+				requireSettled(t, c, victim)
+				time.Sleep(time.Minute)
+				if m, _ := leader.View().MemberByName(victim.Host); !m.Offline {
+					t.Error("it looks healthy")
+				}
+				if leader.View().IsVoter(memberID(leader, victim.Host)) {
+					t.Errorf("it still votes: %s", roles(leader))
+				}
+				if !leader.Leads() || leader.View().Term() != term {
+					t.Errorf("the leader was deposed: term %d, then %d", term, leader.View().Term())
+				}
+				c.Net.Heal()
+				requireSettled(t, c)
+				if leader.View().Term() != term {
+					t.Errorf("the leader was deposed afterwards: term %d, then %d", term, leader.View().Term())
+				}
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+func memberID(by *clustertest.Server, name string) string {
+	m, _ := by.View().MemberByName(name)
+	return m.ID
+}
+
+// TestCrashesAtEachStepOfAHandover kills the leader, or one of those that may take over, at
+// each step on the way of a voter's role to another member.
+func TestCrashesAtEachStepOfAHandover(t *testing.T) {
+	points := []string{
+		raftstore.PointPromote, raftstore.PointPromoted, raftstore.PointDemote, raftstore.PointDemoted,
+		raftstore.PointTransfer,
+	}
+	for _, point := range points {
+		for _, who := range []string{"leader", "another"} {
+			t.Run(point+" "+who, func(t *testing.T) {
+				virtual(t, func(t *testing.T) { crashAt(t, point, who) })
+			})
+		}
+	}
+}
+
+func crashAt(t *testing.T, point, who string) {
+	c, trap := trapped(t, 5, point)
+	stopped := pick(t, c, 'L')
+	trap.armed.Store(true)
+	ended := make(chan struct{})
+	go func() { stopped.Stop(); close(ended) }()
+	select {
+	case <-trap.caught:
+	case <-c.Context().Done():
+		t.Fatalf("nobody came to the point %q: %s", point, roles(c.Leader()))
+	}
+	leader := leading(c, stopped)
+	var dead *clustertest.Server
+	switch {
+	case who == "another":
+		dead = another(t, c, leader)
+		dead.Kill()
+		close(trap.release)
+	case leader == stopped: // its daemon is ending already: cut off, it cannot hand anything over
+		for _, s := range c.Running() {
+			c.Net.Cut(stopped.Host, s.Host)
+		}
+		close(trap.release)
+	default:
+		dead = leader
+		killHeld(c, leader, trap.release)
+	}
+	<-ended
+	c.Net.Heal()
+	away := []*clustertest.Server{stopped}
+	if dead != nil {
+		away = append(away, dead)
+	}
+	c.Eventually("somebody leads", func() error {
+		if leaderNow(c) == nil {
+			return errors.New("nobody")
+		}
+		return nil
+	})
+	requireSettled(t, c, away...)
+	for _, s := range away {
+		s.MustStart()
+	}
+	requireSettled(t, c)
+	requireNobodyStops(t, c)
+	c.RequireConverged()
+}
+
+// leading is who leads at this moment, be it the one that stops.
+func leading(c *clustertest.Cluster, stopped *clustertest.Server) *clustertest.Server {
+	for _, s := range c.Running() {
+		if s.Leads() {
+			return s
+		}
+	}
+	return stopped
+}
+
+// another is a running member that does not lead.
+func another(t *testing.T, c *clustertest.Cluster, leader *clustertest.Server) *clustertest.Server {
+	t.Helper()
+	for _, s := range c.Running() {
+		if s != leader {
+			return s
+		}
+	}
+	t.Fatal("nobody is left")
+	return nil
+}
