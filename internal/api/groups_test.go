@@ -282,3 +282,21 @@ func TestRolesThatAreEchoedBackAreHarmless(t *testing.T) {
 		})
 	}
 }
+
+// Who read the roles before the member began to vote, and sends them back, is told to read again.
+func TestMemberETagFollowsTheVote(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	one, two := b.member("node1").ID, b.member("node2").ID
+	b.store.tables.SetServers([]state.Server{{ID: one, Voter: true}, {ID: two}})
+	const path = "/1.0/cluster/members/node2"
+	w := b.do(request{method: "GET", path: path})
+	put := metadata[api.ClusterMember](t, w, 200).ClusterMemberPut
+	b.setServers() // now both vote
+	for _, method := range []string{"PUT", "PATCH"} {
+		r := request{method: method, path: path, body: put, header: map[string]string{"If-Match": w.Header().Get("ETag")}}
+		wantRefusal(t, b.do(r), 412, api.PreconditionFail, "ETag doesn't match: ")
+	}
+	w = b.do(request{method: "GET", path: path})
+	put = metadata[api.ClusterMember](t, w, 200).ClusterMemberPut
+	b.must(request{method: "PUT", path: path, body: put, header: map[string]string{"If-Match": w.Header().Get("ETag")}})
+}

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,8 +73,15 @@ func (s *Server) memberGet(c *call) (reply, error) {
 		return reply{}, err
 	}
 	rep := ok(view, membership.Member(view, m, s.cfg.Now()))
-	rep.etag = m.WritableHash()
+	rep.etag = memberTag(view, m)
 	return rep, nil
+}
+
+// memberTag is the ETag of a member. Whether it votes is in it, since that is among the roles which
+// clients send back: who read them before a change of it is told to read again, and not that they ask
+// for what cannot be granted.
+func memberTag(view *raftstore.View, m *state.Member) string {
+	return ETag([]any{m.WritableHash(), view.IsVoter(m.ID)})
 }
 
 // memberPut replaces the writable part of a member: PUT /1.0/cluster/members/NAME.
@@ -84,15 +90,18 @@ func (s *Server) memberPut(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	_, m, err := s.findMember(c, s.read)
+	view, m, err := s.findMember(c, s.read)
 	if err != nil {
 		return reply{}, err
 	}
-	// The change itself expects the same, but cannot say what it found instead.
-	if err := c.ifMatchTag(m.WritableHash()); err != nil {
+	if err := c.ifMatchTag(memberTag(view, m)); err != nil {
 		return reply{}, err
 	}
-	return empty, s.cfg.Members.UpdateMember(c.Context(), m.ID, put, c.givenETag(), c.caller.requestor())
+	expect := ""
+	if c.givenETag() != "" {
+		expect = m.WritableHash() // of what the ETag was found to be right about
+	}
+	return empty, s.cfg.Members.UpdateMember(c.Context(), m.ID, put, expect, c.caller.requestor())
 }
 
 // patchTries bounds how often a PATCH begins anew because the member was changed
@@ -121,15 +130,14 @@ func (s *Server) patchMember(c *call, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.ifMatchTag(m.WritableHash()); err != nil {
+	if err := c.ifMatchTag(memberTag(view, m)); err != nil {
 		return err
 	}
 	put := membership.Member(view, m, s.cfg.Now()).ClusterMemberPut
 	if err := writeOver(&put, body); err != nil {
 		return err
 	}
-	match := cmp.Or(c.givenETag(), m.WritableHash())
-	return s.cfg.Members.UpdateMember(c.Context(), m.ID, put, match, c.caller.requestor())
+	return s.cfg.Members.UpdateMember(c.Context(), m.ID, put, m.WritableHash(), c.caller.requestor())
 }
 
 // writeOver changes put to what body says. What is null or left out stays as it is.
