@@ -20,6 +20,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		a.clusterListCommand(), a.clusterShowCommand(), a.clusterInfoCommand(),
 		a.clusterGetCommand(), a.clusterSetCommand(), a.clusterUnsetCommand(), a.clusterEditCommand(),
 		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
+		a.clusterEvacuateCommand(), a.clusterRestoreCommand(),
 		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand())
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) clusterRoleCommand() *cobra.Command {
-	return parent("role", "Manage what a member is there for", a.roleAddCommand(), a.roleRemoveCommand())
+	return parent("role", "Manage what a member is there for", a.roleAddCommand(), a.roleRemoveCommand(), a.clusterRoleExplainCommand())
 }
 
 // givenRoles are the roles that an administrator gives; the others are the cluster's choice.

@@ -258,7 +258,7 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 	location := func() string { m, _ := b.store.Local().Member(b.store.id); return m.Name }
 	ops := operations.New(location, func(op api.Operation) { hub.Publish(operationEvent(op)) }, b.now)
 	tokens := tokens.New(b.store, b.now, slog.New(slog.DiscardHandler))
-	service := membership.NewAdmissions(b.store, b.probed, tokens, fakeInventory{}, membership.Settings{}, b.now, slog.New(slog.DiscardHandler))
+	service := membership.NewAdmissions(b.store, b.probed, tokens, fakeInventory{}, membership.Settings{HandoverTimeout: 20 * time.Millisecond}, b.now, slog.New(slog.DiscardHandler))
 	b.server = New(Config{
 		Store: b.store, Tokens: tokens, Admission: service, Members: service,
 		Entities: withEntities(t, b), StorageDrivers: fakeDrivers{}.Supported,

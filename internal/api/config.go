@@ -80,6 +80,10 @@ type Admission interface {
 // is the member's WritableHash as the caller saw it: it fails with api.PreconditionFail
 // if that is another one by now.
 type Members interface {
+	// Evacuate takes the member with that ID out of service, Restore takes it back. They tell
+	// progress what they do, in words for people.
+	Evacuate(ctx context.Context, id string, progress func(string), requestor *api.EventRequestor) error
+	Restore(ctx context.Context, id string, progress func(string), requestor *api.EventRequestor) error
 	UpdateMember(ctx context.Context, id string, put api.ClusterMemberPut, expect string, requestor *api.EventRequestor) error
 	RenameMember(ctx context.Context, name, newName string, requestor *api.EventRequestor) error
 	CreateGroup(ctx context.Context, post api.ClusterGroupsPost, requestor *api.EventRequestor) error

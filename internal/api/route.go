@@ -105,7 +105,7 @@ func Routes() []Route {
 		{"POST", "/1.0/cluster/members/{name}", administrators, anyMember, (*Server).memberPost},
 		{"DELETE", "/1.0/cluster/members/{name}", administrators, anyMember, notYet("Removing a cluster member")},
 		{"GET", "/1.0/cluster/members/{name}/state", trusted, anyMember, (*Server).memberStateGet},
-		{"POST", "/1.0/cluster/members/{name}/state", administrators, anyMember, notYet("Evacuating and restoring a cluster member")},
+		{"POST", "/1.0/cluster/members/{name}/state", administrators, anyMember, (*Server).memberStatePost},
 		{"GET", "/1.0/cluster/groups", trusted, anyMember, (*Server).groupsGet},
 		{"POST", "/1.0/cluster/groups", administrators, anyMember, (*Server).groupsPost},
 		{"GET", "/1.0/cluster/groups/{name}", trusted, anyMember, (*Server).groupGet},

@@ -193,7 +193,10 @@ func TestTraceOfJoinByPreseed(t *testing.T) {
 func TestTraceOfTheRest(t *testing.T) {
 	b := newCluster(t, "node1")
 	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/cluster/members/node1?force=1"}), 501, api.NotImplemented, "Removing a cluster member")
-	wantRefusal(t, b.do(request{method: "POST", path: "/1.0/cluster/members/node1/state", body: `{"action":"evacuate","mode":""}`}), 501, api.NotImplemented, "Evacuating")
+	evacuation := metadata[api.Operation](t, b.do(request{method: "POST", path: "/1.0/cluster/members/node1/state", body: `{"action":"evacuate","mode":""}`}), 202)
+	if ended := get[api.Operation](b, "/1.0/operations/"+evacuation.ID+"/wait?timeout=-1"); ended.Status != "Success" {
+		t.Errorf("got %+v", ended)
+	}
 	wantRefusal(t, b.do(request{method: "POST", path: "/1.0/certificates", body: `{"name":"laptop","type":"client","projects":null,"token":true}`}),
 		501, api.NotImplemented, "Certificate add tokens are not implemented yet")
 	b.ask("GET", "/1.0/instances?recursion=1", `""`, 200)

@@ -593,3 +593,145 @@ func another(t *testing.T, c *clustertest.Cluster, leader *clustertest.Server) *
 	t.Fatal("nobody is left")
 	return nil
 }
+
+func changeState(by *clustertest.Server, name, action string) error {
+	return by.Run(by.C.Context(), "POST", "/1.0/cluster/members/"+name+"/state", api.ClusterMemberStatePost{Action: action})
+}
+
+// statusOf is what by shows of a member.
+func statusOf(by *clustertest.Server, name string) string {
+	var m api.ClusterMember
+	if err := by.Do(by.C.Context(), "GET", "/1.0/cluster/members/"+name, nil, &m); err != nil {
+		return err.Error()
+	}
+	return m.Status
+}
+
+func TestEvacuatedMembersGiveTheirRoleAwayAndComeBack(t *testing.T) {
+	for _, tt := range []struct {
+		size     int
+		letter   byte
+		replaced bool
+	}{{1, 'L', false}, {2, 'L', true}, {3, 'L', false}, {3, 'V', false}, {4, 'L', true}, {4, 'V', true}, {4, 'S', true}} {
+		t.Run(fmt.Sprintf("%c of %d", tt.letter, tt.size), func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, tt.size)
+				requireSettled(t, c)
+				m := pick(t, c, tt.letter)
+				by := c.Running()[len(c.Running())-1]
+				start := time.Now()
+				if err := changeState(by, m.Host, "evacuate"); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(start); took > 3*time.Second {
+					t.Errorf("it took %s", took)
+				}
+				if got := statusOf(by, m.Host); got != "Evacuated" {
+					t.Errorf("it is shown as %s", got)
+				}
+				if votes := by.View().IsVoter(memberID(by, m.Host)); votes == tt.replaced {
+					t.Errorf("it votes: %v, roles are %s", votes, roles(by))
+				}
+				if leads := c.Leader() == m; leads && tt.size > 1 {
+					t.Error("it leads")
+				}
+				m.Stop() // the work on it
+				m.MustStart()
+				if got := statusOf(by, m.Host); tt.size > 1 && got != "Evacuated" {
+					t.Errorf("after its restart it is shown as %s", got)
+				}
+				if err := changeState(c.Leader(), m.Host, "restore"); err != nil {
+					t.Fatal(err)
+				}
+				requireSettled(t, c)
+				if got := statusOf(c.Leader(), m.Host); got != "Online" {
+					t.Errorf("restored it is shown as %s", got)
+				}
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+// An evacuation ends also when the member that runs it, or the leader, dies in the middle.
+func TestEvacuationIsEndedWhoeverDies(t *testing.T) {
+	for _, who := range []string{"leader", "runner"} {
+		t.Run(who, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				c, trap := trapped(t, 5, raftstore.PointPromote)
+				leader := c.Leader()
+				victim := pick(t, c, 'V')
+				runner := pick(t, c, 'S')
+				trap.armed.Store(true)
+				ended := make(chan error, 1)
+				go func() { ended <- changeState(runner, victim.Host, "evacuate") }()
+				<-trap.caught
+				dead := runner
+				if who == "leader" {
+					dead = leader
+					killHeld(c, leader, trap.release)
+				} else {
+					runner.Kill()
+					close(trap.release)
+				}
+				<-ended
+				c.Eventually("somebody leads", func() error {
+					if leaderNow(c) == nil {
+						return errors.New("nobody")
+					}
+					return nil
+				})
+				time.Sleep(61 * time.Second)
+				c.Eventually("evacuated", func() error {
+					if got := statusOf(c.Leader(), victim.Host); got != "Evacuated" {
+						return errors.New(got)
+					}
+					return nil
+				})
+				dead.MustStart()
+				if err := changeState(victim, victim.Host, "restore"); err != nil {
+					t.Fatal(err)
+				}
+				requireSettled(t, c)
+				c.RequireConverged()
+			})
+		})
+	}
+}
+
+func TestOfflineMemberIsHealedAndStaysEvacuatedUntilItIsRestored(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 4)
+		quickOffline(t, c.Servers()[0])
+		if err := set(c.Servers()[0], "cluster.healing_threshold", "30"); err != nil {
+			t.Fatal(err)
+		}
+		requireSettled(t, c)
+		victim := pick(t, c, 'V')
+		victim.Kill()
+		requireSettled(t, c, victim)
+		by := c.Leader()
+		if got := statusOf(by, victim.Host); got != "Offline" {
+			t.Errorf("before the threshold it is %s", got)
+		}
+		time.Sleep(30 * time.Second)
+		if got := statusOf(by, victim.Host); got != "Evacuated" {
+			t.Errorf("after the threshold it is %s", got)
+		}
+		victim.MustStart()
+		c.Eventually("back", func() error {
+			if by.Offline(victim.Host) {
+				return errors.New("offline")
+			}
+			return nil
+		})
+		if got := statusOf(by, victim.Host); got != "Evacuated" {
+			t.Errorf("when it is back it is %s", got)
+		}
+		if err := changeState(by, victim.Host, "restore"); err != nil {
+			t.Fatal(err)
+		}
+		requireSettled(t, c)
+		c.RequireConverged()
+	})
+}

@@ -42,7 +42,7 @@ var table = []Key{
 	{Name: "cluster.max_standby", Scope: Cluster, Type: Int, Default: "2", Doc: "How many non-voting members have the role `database-standby`", Values: "0 to 5", Validate: between(0, 5)},
 	{Name: "cluster.max_voters", Scope: Cluster, Type: Int, Default: "3", Doc: "How many members vote", Values: "odd, at least 3", Validate: maxVotersRule},
 	{Name: offlineThreshold, Scope: Cluster, Type: Int, Default: "20", Unit: time.Second, Doc: "Seconds without an answer after which a member is offline", Values: "more than 10", Validate: offlineRule},
-	{Name: healingThreshold, Scope: Cluster, Type: Int, Default: "0", Unit: time.Second, Doc: "Seconds after which an offline member is evacuated, at least the offline threshold; 0 means never", Values: "0 or more", Validate: atMost(time.Second), Stored: true},
+	{Name: healingThreshold, Scope: Cluster, Type: Int, Default: "0", Unit: time.Second, Doc: "Seconds after which an offline member is evacuated, at least the offline threshold; 0 means never", Values: "0 or more", Validate: atMost(time.Second)},
 	{Name: "cluster.images_minimal_replica", Scope: Cluster, Type: Int, Default: "3", Doc: "How many members keep a copy of an image; -1 means all", Values: "at least 1, or -1", Validate: imageReplicaRule, Stored: true},
 	{Name: "cluster.rebalance.batch", Scope: Cluster, Type: Int, Default: "1", Doc: "How many instances one rebalancing moves at most", Values: "0 or more", Validate: between(0, 1_000_000), Stored: true},
 	{Name: "cluster.rebalance.cooldown", Scope: Cluster, Default: "6H", Doc: "Time during which an instance is not moved again", Values: expiryForm, Validate: expiryRule, Stored: true},

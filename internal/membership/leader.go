@@ -75,6 +75,7 @@ func (l *Leader) Run(ctx context.Context) {
 	wg.Go(func() { t.judge(ctx) })
 	wg.Go(func() { t.keepRoles(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
+	wg.Go(func() { t.keepMaintenance(ctx) })
 	wg.Wait()
 }
 

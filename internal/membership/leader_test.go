@@ -350,3 +350,104 @@ func TestRolesAreSettledWhenThePlannerIsDone(t *testing.T) {
 		requireRoles(t, b, map[string]string{"node1": "voter*", "node2": "voter*", "node3": "voter*"})
 	})
 }
+
+func (b *bed) maintain(n int, from, to string) {
+	b.t.Helper()
+	b.apply(state.KindMemberMaintenance, state.MemberMaintenance{ID: b.member(n).ID, From: from, To: to})
+}
+
+func TestMaintenanceThatWasCutOffIsEndedByTheLeader(t *testing.T) {
+	for _, tt := range []struct{ from, halfway, end string }{
+		{"", state.MaintenanceEvacuating, state.MaintenanceEvacuated},
+		{state.MaintenanceEvacuated, state.MaintenanceRestoring, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBed(t)
+			b.join(2)
+			defer b.keepAnswering(2)()
+			defer b.lead()()
+			if tt.from != "" {
+				b.maintain(2, "", state.MaintenanceEvacuating)
+				b.maintain(2, state.MaintenanceEvacuating, tt.from)
+			}
+			b.maintain(2, tt.from, tt.halfway)
+			<-time.After(59 * time.Second)
+			synctest.Wait()
+			if got := b.member(2).Maintenance; got != tt.halfway {
+				t.Fatalf("it is %q before its time", got)
+			}
+			within(t, 3*time.Second, "ended", func() bool { return b.member(2).Maintenance == tt.end })
+		})
+	}
+}
+
+func (b *bed) set(key, value string) {
+	b.t.Helper()
+	b.apply(state.KindConfigSet, state.ConfigSet{Set: map[string]string{key: value}})
+}
+
+func TestMemberThatStaysOfflineIsHealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		b.set("cluster.healing_threshold", "60")
+		defer b.keepAnswering(3)()
+		stop := b.keepAnswering(2)
+		for n := 2; n <= 3; n++ {
+			b.join(n)
+		}
+		defer b.lead()()
+		<-time.After(time.Minute)
+		stop()
+		<-time.After(58 * time.Second)
+		synctest.Wait()
+		if m := b.member(2); !m.Offline || m.Maintenance != "" {
+			t.Fatalf("before the threshold it is offline: %v, %q", m.Offline, m.Maintenance)
+		}
+		within(t, 5*time.Second, "healed", func() bool { return b.member(2).Maintenance == state.MaintenanceEvacuated })
+		if b.member(3).Maintenance != "" || b.member(1).Maintenance != "" {
+			t.Error("a member that answers was evacuated")
+		}
+		defer b.keepAnswering(2)()
+		b.answer(2)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if m := b.member(2); m.Offline || m.Maintenance != state.MaintenanceEvacuated {
+			t.Errorf("when it is back it is offline: %v, %q; only an administrator restores it", m.Offline, m.Maintenance)
+		}
+	})
+}
+
+func TestNobodyIsHealedWithoutAThreshold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		b.join(2)
+		defer b.lead()()
+		<-time.After(24 * time.Hour)
+		synctest.Wait()
+		if m := b.member(2); !m.Offline || m.Maintenance != "" {
+			t.Errorf("it is offline: %v, %q", m.Offline, m.Maintenance)
+		}
+	})
+}
+
+// A leader that hears nobody is cut off itself, or was stopped for a while: it heals nobody.
+func TestLeaderWithoutContactHealsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		b.set("cluster.healing_threshold", "60")
+		stop := b.keepAnswering(2, 3)
+		for n := 2; n <= 3; n++ {
+			b.join(n)
+		}
+		defer b.lead()()
+		within(t, 3*time.Second, "three voters", func() bool { return len(b.takeStepsIf(2)) == 2 })
+		stop()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		for n := 1; n <= 3; n++ {
+			if got := b.member(n).Maintenance; got != "" {
+				t.Errorf("member %d is %s", n, got)
+			}
+		}
+	})
+}

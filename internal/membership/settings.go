@@ -30,6 +30,18 @@ type Settings struct {
 	// LostAfter is how long a joining member past its deadline must have been silent to
 	// be removed. Default 30 s.
 	LostAfter time.Duration
+	// HandoverTimeout is how long an evacuation waits for another member to take the database
+	// role. Default 5 s. More helps where members lag; less evacuates sooner without it.
+	HandoverTimeout time.Duration
+	// MaintenanceInterval is how often the leader looks for maintenance that was cut off and
+	// for members to heal. Default 1 s.
+	MaintenanceInterval time.Duration
+	// MaintenanceTimeout is how long an evacuation or restoration may take before the leader
+	// ends it. Default 1 minute.
+	MaintenanceTimeout time.Duration
+	// HealConfirm is how long the leader must have had its quorum, and the member been
+	// offline meanwhile, before it heals. Default 5 s.
+	HealConfirm time.Duration
 	// ProbeTimeout bounds the dial back to a joining server's address. Default 2 s.
 	ProbeTimeout time.Duration
 	// MaxClockSkew is how far a joining server's clock may be off. Default 1 minute. What
@@ -52,6 +64,10 @@ func (s Settings) withDefaults() Settings {
 	def(&s.ChangeTimeout, 5*time.Second)
 	def(&s.SweepInterval, 10*time.Second)
 	def(&s.LostAfter, 30*time.Second)
+	def(&s.HandoverTimeout, 5*time.Second)
+	def(&s.MaintenanceInterval, time.Second)
+	def(&s.MaintenanceTimeout, time.Minute)
+	def(&s.HealConfirm, 5*time.Second)
 	def(&s.ProbeTimeout, 2*time.Second)
 	def(&s.MaxClockSkew, time.Minute)
 	return s

@@ -90,7 +90,7 @@ func mayStop(view *raftstore.View, id string) bool {
 		return true
 	case !view.IsVoter(id) && view.Leader != id:
 		return true
-	case !m.Stopping:
+	case !m.Stopping && m.Maintenance != state.MaintenanceEvacuating && m.Maintenance != state.MaintenanceEvacuated:
 		return false // the word that it stops has not arrived here
 	}
 	members := inOrder(candidates(view.View, view.Servers(), view.Leader, func(string) bool { return true }))
