@@ -43,6 +43,9 @@ const (
 	MemberOffline     Reason = "member_offline"
 	MemberRemoved     Reason = "member_removed"
 	CannotLead        Reason = "cannot_lead"
+	MemberOnline      Reason = "member_online"
+	LastMember        Reason = "last_member"
+	QuorumNeeded      Reason = "quorum_needed"
 	ConfigInvalid     Reason = "config_invalid"
 	TokenMalformed    Reason = "token_malformed"
 	TokenUnknown      Reason = "token_unknown"
@@ -104,8 +107,11 @@ var reasons = map[Reason]reasonInfo{
 	NameTaken:         {http.StatusConflict, "The cluster already has a member with that name", "choose another name, or remove the old member first"},
 	MemberNotFound:    {http.StatusNotFound, "Cluster member not found", "see incus cluster list for the names"},
 	MemberOffline:     {http.StatusServiceUnavailable, "Cluster member is offline", "start that member, or ask another one"},
-	MemberRemoved:     {http.StatusForbidden, "This server was removed from the cluster", "join again with a new token"},
 	CannotLead:        {http.StatusBadRequest, "The member cannot lead", "choose a member that votes and is online; incus cluster role explain says who votes and why"},
+	MemberRemoved:     {http.StatusForbidden, "This server was removed from the cluster", "make it a standalone server: incus admin cluster reset; then it may join again with a new token"},
+	MemberOnline:      {http.StatusConflict, "Cluster member is online", "stop that server for good, and wait until incus cluster list shows it as offline"},
+	LastMember:        {http.StatusBadRequest, "Member is the only member in the cluster", "to turn clustering off on it and keep its data: incus admin cluster disable"},
+	QuorumNeeded:      {http.StatusConflict, "The cluster would have no quorum", "start the members that the message names, or add another one, and try again"},
 	ConfigInvalid:     {http.StatusBadRequest, "Invalid configuration", "see docs/configuration.md for keys and values"},
 	TokenMalformed:    {http.StatusBadRequest, "Invalid join token", "copy the whole token, as incus cluster add printed it"},
 	TokenUnknown:      {http.StatusForbidden, "No matching cluster join operation found", "issue a token: incus cluster add NAME"},

@@ -144,6 +144,9 @@ var kinds = map[string][]version{
 	KindMemberAdmit:       {bodyOf(applyMemberAdmit)},
 	KindMemberActivate:    {bodyOf(applyMemberActivate)},
 	KindMemberAbort:       {bodyOf(applyMemberAbort)},
+	KindMemberRemove:      {bodyOf(applyMemberRemove)},
+	KindMemberLeave:       {bodyOf(applyMemberLeave)},
+	KindClusterDisable:    {bodyOf(applyClusterDisable)},
 	KindTokenIssue:        {bodyOf(applyTokenIssue)},
 	KindTokenClaim:        {bodyOf(applyTokenClaim)},
 	KindTokenRevoke:       {bodyOf(applyTokenRevoke)},
@@ -212,7 +215,8 @@ func decodeStep(cmd *Command) (step, error) {
 // counts are the sizes of tables that have a limit. They follow from the records.
 type counts struct {
 	tokens, tombstones, requests, retired, config, certificates int
-	entities, volumes, profiles, projects, attempts, groups     int
+	entities, volumes, profiles, projects, attempts             int
+	groups, removed                                             int
 }
 
 // A batch is an entry on its way into the tables.

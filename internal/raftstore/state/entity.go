@@ -511,6 +511,9 @@ func (tx *transaction) placeOn(e *Entity, b *EntityCreate) error {
 	if !ok {
 		return refuse(api.MemberNotFound)
 	}
+	if m.Removal != nil {
+		return api.Errorf(api.Conflict, "Member %q is being removed", m.Name).WithHint("choose another member with --target")
+	}
 	own := withoutEmpty(e.Members[m.ID].Config)
 	maps.Copy(own, b.MemberConfig)
 	if err := checkOwn(own); err != nil {

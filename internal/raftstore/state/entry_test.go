@@ -56,6 +56,7 @@ func samples() []sample {
 	token := Token{
 		Hash: "t", Secret: "s", Name: "node2", Operation: "op", Issuer: "id1", Fingerprint: "fp", Addresses: []string{"10.0.0.1:8443"},
 		CreatedAt: start, ExpiresAt: day, ClaimedBy: "fp2", ClaimedCert: "cert", ClaimUntil: day, Ended: TokenUsed, EndedAt: day, UsedBy: "id2",
+		Replaces: "id3",
 	}
 	options := map[string]string{"user.b": "2", "user.a": "1"}
 	profile := Profile{Project: "web", Name: "p1", Description: "text", Config: options, Devices: map[string]map[string]string{"root": {"type": "disk", "path": "/"}}}
@@ -77,6 +78,9 @@ func samples() []sample {
 		{KindMemberActivate, 1, MemberActivate{ID: "id2", Entities: map[string]EntityMember{
 			"e1": {Config: options, Status: EntityCreated, Reason: "text", Revision: 2}}}},
 		{KindMemberAbort, 1, MemberAbort{ID: "id2", Fingerprint: "fp2"}},
+		{KindMemberRemove, 1, MemberRemove{ID: "id2", Force: true, Cancel: true}},
+		{KindMemberLeave, 1, MemberLeave{ID: "id2"}},
+		{KindClusterDisable, 1, ClusterDisable{MemberID: "id1"}},
 		{KindTokenIssue, 1, TokenIssue{Token: token}},
 		{KindTokenClaim, 1, TokenClaim{Hash: "t", Name: "node2", Fingerprint: "fp2", Certificate: "cert", Proved: true}},
 		{KindTokenRevoke, 1, TokenRevoke{Operation: "op"}},
@@ -111,7 +115,8 @@ func samples() []sample {
 
 // additions name the newest golden file of kinds that got a field without a version of
 // its own; the files from before stay.
-var additions = map[string]string{KindTokenClaim: "-proved", KindMemberActivate: "-entities"}
+var additions = map[string]string{KindTokenClaim: "-proved", KindMemberActivate: "-entities",
+	KindTokenIssue: "-replaces", KindTokenGrant: "-replaces"}
 
 func sampleCommand(t testing.TB, s sample) Command {
 	t.Helper()
@@ -125,7 +130,7 @@ func sampleCommand(t testing.TB, s sample) Command {
 
 // rowOnly are fields of a member's row that no command carries: "cluster.init" has a whole
 // Member, of which these came later.
-var rowOnly = []string{"Maintenance", "MaintenanceSince", "Stopping", "Removal", "Fenced"}
+var rowOnly = []string{"Maintenance", "MaintenanceSince", "Stopping", "Removal", "Fenced", "Replacing"}
 
 // requireFilled fails for fields that are zero: a golden file must show every field.
 func requireFilled(t *testing.T, path string, v reflect.Value) {

@@ -28,8 +28,8 @@ var memberTable = &table[Member]{
 	indexes: []index[Member]{
 		{name: primary, key: func(m *Member) string { return m.ID }},
 		{name: "number", key: func(m *Member) string { return ordered(uint64(m.Number)) }},
-		{name: "name", key: func(m *Member) string { return m.Name }},
-		{name: "address", key: func(m *Member) string { return m.Address }},
+		{name: "name", key: func(m *Member) string { return keyIf(m.Replacing == "", m.Name) }},
+		{name: "address", key: func(m *Member) string { return keyIf(m.Replacing == "", m.Address) }},
 		{name: "fingerprint", key: func(m *Member) string { return m.Fingerprint }},
 	},
 }
@@ -235,7 +235,7 @@ func applyMemberAdmit(tx *transaction, b *MemberAdmit) (any, error) {
 	}
 	m := &Member{
 		ID: b.ID, Number: c.NextNumber, Name: b.Name, Address: b.Address, Certificate: t.ClaimedCert, Fingerprint: b.Fingerprint,
-		Architecture: b.Architecture, CommandVersion: b.CommandVersion, State: MemberJoining, Token: t.Hash,
+		Architecture: b.Architecture, CommandVersion: b.CommandVersion, State: MemberJoining, Token: t.Hash, Replacing: t.Replaces,
 		JoinDeadline: tx.now.Add(JoinTime), Since: tx.now, Role: RoleSpare,
 		FailureDomain: DefaultFailureDomain, Groups: []string{DefaultGroup},
 	}
@@ -262,11 +262,11 @@ func (tx *transaction) checkAdmission(b *MemberAdmit, t *Token) error {
 	if m, ok := memberTable.get(tx.Txn, "fingerprint", b.Fingerprint); ok && m.State == MemberActive {
 		return api.Errorf(api.CertTaken, "The certificate belongs to member %q already", m.Name)
 	}
-	if m, ok := memberTable.get(tx.Txn, "name", b.Name); ok && m.Fingerprint != b.Fingerprint {
-		return nameTaken(b.Name)
+	if err := tx.checkName(b.Name, b.Fingerprint, t.Replaces); err != nil {
+		return err
 	}
-	if m, ok := memberTable.get(tx.Txn, "address", b.Address); ok && m.Fingerprint != b.Fingerprint {
-		return api.Errorf(api.AddressTaken, "The cluster already has a member with address: %s", b.Address)
+	if err := tx.checkFreeAddress(b.Address, b.Fingerprint, t.Replaces); err != nil {
+		return err
 	}
 	if needed := neededVersion(tx.Txn); b.CommandVersion < needed {
 		return api.Errorf(api.VersionTooOld, "The joining server knows commands up to version %d, the cluster needs version %d", b.CommandVersion, needed)
@@ -287,6 +287,9 @@ func applyMemberActivate(tx *transaction, b *MemberActivate) (any, error) {
 		return nil, nil // the same joiner again; the first answer was lost
 	}
 	m = m.Clone()
+	if err := tx.succeed(m); err != nil {
+		return nil, err
+	}
 	m.State, m.JoinedAt, m.JoinDeadline = MemberActive, tx.now, time.Time{}
 	m.Offline, m.Since, m.Reason = false, tx.now, ""
 	memberTable.put(tx, m)

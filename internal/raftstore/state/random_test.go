@@ -45,13 +45,19 @@ func (c *chaos) command(t testing.TB, v *View) Command {
 }
 
 func (c *chaos) draw(v *View) (string, any) {
-	switch c.pick(22) {
+	switch c.pick(24) {
 	case 0, 1, 2:
 		hash := c.one(c.hash(), fmt.Sprintf("t%d", c.n))
-		return KindTokenIssue, TokenIssue{Token: Token{
+		token := Token{
 			Hash: hash, Secret: "secret", Name: c.name(), Operation: "op-" + hash, Issuer: "id1", Fingerprint: "f",
 			Addresses: []string{"a"}, CreatedAt: c.now, ExpiresAt: c.now.Add(3 * time.Hour),
-		}}
+		}
+		if m, ok := v.MemberByName(token.Name); ok && c.pick(2) == 0 {
+			token.Replaces = m.ID
+		}
+		return KindTokenIssue, TokenIssue{Token: token}
+	case 22, 23:
+		return c.drawRemoval(v)
 	case 3, 4, 5:
 		b := TokenClaim{Hash: c.hash(), Name: c.name(), Fingerprint: c.fp(), Certificate: "cert", Proved: c.pick(2) == 0}
 		if list := tokenTable.list(v.txn, "name"); len(list) > 0 && c.pick(4) != 0 {
@@ -158,6 +164,28 @@ func (c *chaos) drawGroup(v *View) (string, any) {
 	return KindGroupDelete, GroupDelete{Name: g.Name}
 }
 
+// drawRemoval draws a step of the removal of a member.
+func (c *chaos) drawRemoval(v *View) (string, any) {
+	members := v.Members()
+	if len(members) == 0 || c.pick(20) == 0 {
+		return KindMemberLeave, MemberLeave{ID: c.id()}
+	}
+	id := members[c.pick(len(members))].ID
+	switch c.pick(8) {
+	case 0:
+		return KindMemberLiveness, MemberLiveness{Changes: []LivenessChange{{ID: id, Offline: true, Since: c.now, Reason: "r"}}}
+	case 1:
+		return KindMemberRole, MemberRole{Changes: []RoleChange{{ID: id, Role: RoleVoter}}}
+	case 2, 3:
+		return KindMemberRemove, MemberRemove{ID: id, Force: c.pick(2) == 0, Cancel: c.pick(6) == 0}
+	case 4:
+		if c.pick(4) == 0 {
+			return KindClusterDisable, ClusterDisable{MemberID: id}
+		}
+	}
+	return KindMemberLeave, MemberLeave{ID: id}
+}
+
 // history is what must not change any more.
 type history struct {
 	usedBy map[string]string // of tokens
@@ -179,8 +207,12 @@ func (h *history) check(t testing.TB, before, after *View) {
 	for _, m := range append(after.Members(), after.Joining()...) {
 		only("ID", m.ID, m.ID)
 		only("number", fmt.Sprint(m.Number), m.ID)
-		only("name", m.Name, m.ID)
-		only("address", m.Address, m.ID)
+		if m.Replacing == "" {
+			only("name", m.Name, m.ID)
+			only("address", m.Address, m.ID)
+		} else if m.State == MemberActive {
+			t.Fatalf("active member %s still replaces %s", m.ID, m.Replacing)
+		}
 		only("fingerprint", m.Fingerprint, m.ID)
 		if len(m.Groups) == 0 || !slices.Equal(m.Groups, sortedGroups(m.Groups)) {
 			t.Fatalf("member %s is in the groups %q", m.ID, m.Groups)
@@ -236,10 +268,22 @@ func (h *history) check(t testing.TB, before, after *View) {
 	}
 	for _, m := range append(before.Members(), before.Joining()...) {
 		if _, ok := after.Member(m.ID); !ok {
-			if h.active[m.ID] {
-				t.Fatalf("active member %s is gone", m.ID)
+			if _, removed := after.Removed(m.ID); removed != (m.State == MemberActive) {
+				t.Fatalf("member %s, which was %s, is gone; tombstone: %v", m.ID, m.State, removed)
 			}
 			h.gone[m.ID] = true
+		}
+	}
+	if len(before.Members()) > 0 && len(after.Members()) == 0 {
+		t.Fatal("no member is left")
+	}
+	for _, kind := range []string{EntityPool, EntityNetwork, EntityVolume} {
+		for _, e := range after.Entities(kind) {
+			for id := range e.Members {
+				if _, ok := after.Member(id); !ok {
+					t.Fatalf("%s %s has a part of %s, which is no member", kind, e.Name, id)
+				}
+			}
 		}
 	}
 	if got := recount(after); got != after.counts {
@@ -256,6 +300,9 @@ func recount(v *View) (c counts) {
 		}
 	}
 	c.requests = len(requestTable.list(v.txn, primary))
+	c.removed = len(removedTable.list(v.txn, primary))
+	c.entities = len(entitiesOf(v.txn, EntityPool)) + len(entitiesOf(v.txn, EntityNetwork))
+	c.volumes = len(entitiesOf(v.txn, EntityVolume))
 	c.retired = len(retiredTable.list(v.txn, primary))
 	c.config = len(v.Config())
 	c.certificates = len(v.Certificates())
@@ -299,16 +346,16 @@ func TestNothingBreaksTheInvariants(t *testing.T) {
 func recordedLog(t testing.TB, entries int) [][]byte {
 	t.Helper()
 	for seed := range uint64(50) {
-		if log, members := randomLog(t, entries, seed); members >= 3 {
+		if log, members, removed := randomLog(t, entries, seed); members >= 3 && removed > 0 {
 			return log
 		}
 	}
-	t.Fatal("no random log has three members in the end")
+	t.Fatal("no random log has three members in the end and has lost one")
 	return nil
 }
 
-// randomLog is a log, and how many members there are in its end.
-func randomLog(t testing.TB, entries int, seed uint64) (log [][]byte, members int) {
+// randomLog is a log, and how many members there are, and were removed, in its end.
+func randomLog(t testing.TB, entries int, seed uint64) (log [][]byte, members, removed int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, seed))
 	w := newWorld(t)
@@ -335,7 +382,8 @@ func randomLog(t testing.TB, entries int, seed uint64) (log [][]byte, members in
 		}
 		w.entry(cmds...)
 	}
-	return log, len(w.s.View().Members())
+	v := w.s.View()
+	return log, len(v.Members()), len(removedTable.list(v.txn, primary))
 }
 
 func applyLog(t testing.TB, s *Store, log [][]byte) {

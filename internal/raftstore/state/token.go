@@ -102,8 +102,8 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	if err := checkToken(tx, &b.Token); err != nil {
 		return nil, err
 	}
-	if m, ok := memberTable.get(tx.Txn, "name", b.Token.Name); ok && m.State == MemberActive {
-		return nil, nameTaken(m.Name)
+	if err := tx.checkTokenName(&b.Token); err != nil {
+		return nil, err
 	}
 	if earlier, ok := tokenTable.get(tx.Txn, "name", b.Token.Name); ok {
 		tx.revoke(earlier)
@@ -115,10 +115,24 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	t := &Token{
 		Hash: b.Token.Hash, Secret: b.Token.Secret, Name: b.Token.Name, Operation: b.Token.Operation, Issuer: b.Token.Issuer,
 		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
+		Replaces: b.Token.Replaces,
 	}
 	tokenTable.put(tx, t)
 	tx.emit("cluster-token-created", "/1.0/cluster/members", t)
 	return nil, nil
+}
+
+// checkTokenName tells why no member may come to be by t: there is one of that name that it
+// does not replace, or that is online.
+func (tx *transaction) checkTokenName(t *Token) error {
+	m, ok := memberTable.get(tx.Txn, "name", t.Name)
+	switch {
+	case !ok || m.State != MemberActive:
+		return nil
+	case m.ID == t.Replaces:
+		return checkReplaced(m)
+	}
+	return nameTaken(t.Name)
 }
 
 func checkToken(tx *transaction, t *Token) error {
@@ -179,8 +193,8 @@ func (tx *transaction) checkClaim(t *Token, b *TokenClaim) error {
 	if m, ok := memberTable.get(tx.Txn, "fingerprint", b.Fingerprint); ok && m.State == MemberActive {
 		return api.Errorf(api.CertTaken, "The certificate belongs to member %q already", m.Name)
 	}
-	if m, ok := memberTable.get(tx.Txn, "name", b.Name); ok && m.State == MemberActive {
-		return nameTaken(b.Name)
+	if err := tx.checkTokenName(t); err != nil {
+		return err
 	}
 	if t.ClaimedBy != b.Fingerprint && t.ClaimHolds(tx.now) {
 		return refuse(api.TokenClaimed)

@@ -60,6 +60,9 @@ const (
 	KindMemberAdmit       = "member.admit"
 	KindMemberActivate    = "member.activate"
 	KindMemberAbort       = "member.abort"
+	KindMemberRemove      = "member.remove"
+	KindMemberLeave       = "member.leave"
+	KindClusterDisable    = "cluster.disable"
 	KindTokenIssue        = "token.issue"
 	KindTokenClaim        = "token.claim"
 	KindTokenRevoke       = "token.revoke"
@@ -145,6 +148,9 @@ type Member struct {
 	State          string `json:"state"`
 	// Token is the hash of the token that admitted it; empty for the first member.
 	Token string `json:"token,omitempty"`
+	// Replacing is the ID of the member whose place a joining one takes; its name and address
+	// may then be that member's.
+	Replacing string `json:"replacing,omitempty"`
 	// JoinDeadline is when a joining member that is not heard of may be removed.
 	JoinDeadline time.Time `json:"join_deadline,omitzero"`
 	JoinedAt     time.Time `json:"joined_at,omitzero"`
@@ -187,6 +193,8 @@ type Removal struct {
 	// Force is set if the administrator asked for it: checks are left out, and a member that
 	// does not take part is dropped.
 	Force bool `json:"force,omitempty"`
+	// Requestor is who asked for it.
+	Requestor *api.EventRequestor `json:"requestor,omitempty"`
 }
 
 // Ends of a token's life. A token without an end is live, or claimed.
@@ -211,6 +219,8 @@ type Token struct {
 	CreatedAt   time.Time `json:"created_at"`
 	// ExpiresAt is when it ends; zero means never.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// Replaces is the ID of the member whose place the new one takes; empty for none.
+	Replaces string `json:"replaces,omitempty"`
 	// ClaimedBy is the fingerprint of the server that redeems it, until ClaimUntil; while
 	// that server's joining row stands ClaimUntil is zero, and the claim has no end. An
 	// ended token keeps ClaimedBy, so that this server can be told why.
@@ -392,7 +402,8 @@ type AbortResult struct {
 }
 
 // TokenIssue is the body of "token.issue", version 1. An earlier live token for Name is revoked
-// and a join under it aborted in the same entry. NameTaken if an active member has the name.
+// and a join under it aborted in the same entry. NameTaken if an active member has the name that
+// the token does not replace, MemberOnline if the replaced one is online.
 type TokenIssue struct {
 	Token Token `json:"token"`
 }
