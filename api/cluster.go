@@ -39,6 +39,9 @@ type ClusterPut struct {
 // ClusterMembersPost is POST /1.0/cluster/members: ask for a join token.
 type ClusterMembersPost struct {
 	ServerName string `json:"server_name" yaml:"server_name"`
+	// Replace asks for a token that admits a new server in place of the member of that name,
+	// which is offline. It is not upstream's.
+	Replace bool `json:"replace,omitempty" yaml:"replace,omitempty"`
 }
 
 // ClusterMemberPost is POST /1.0/cluster/members/NAME: rename.

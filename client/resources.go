@@ -89,6 +89,24 @@ func (c *Client) UpdateMember(ctx context.Context, name string, put api.ClusterM
 	return err
 }
 
+// RemoveMember removes a member and waits until it is gone, or until the server says that the
+// removal goes on by itself (api.Timeout). With force it may be dead.
+func (c *Client) RemoveMember(ctx context.Context, name string, force bool) error {
+	query := url.Values{}
+	if force {
+		query.Set("force", "1")
+	}
+	_, err := c.Query(ctx, http.MethodDelete, c.path(query, "cluster", "members", name), nil, "")
+	return err
+}
+
+// ResetCluster makes the server, over its own socket, a clean standalone one, unless it is a
+// member of a cluster that works.
+func (c *Client) ResetCluster(ctx context.Context) error {
+	_, err := c.Query(ctx, http.MethodPost, "/internal/cluster/reset", nil, "")
+	return err
+}
+
 // MemberState reads how the machine of a member is doing.
 func (c *Client) MemberState(ctx context.Context, name string) (*api.ClusterMemberState, error) {
 	var state api.ClusterMemberState
@@ -108,7 +126,17 @@ type JoinToken struct {
 // CreateJoinToken issues the token with which the server called name may join. An
 // earlier token for that name is revoked.
 func (c *Client) CreateJoinToken(ctx context.Context, name string) (*JoinToken, error) {
-	reply, err := c.Query(ctx, http.MethodPost, c.path(nil, "cluster", "members"), api.ClusterMembersPost{ServerName: name}, "")
+	return c.createToken(ctx, api.ClusterMembersPost{ServerName: name})
+}
+
+// CreateReplacementToken issues the token with which a new server takes the place of the
+// member called name, which must be offline. An earlier token for that name is revoked.
+func (c *Client) CreateReplacementToken(ctx context.Context, name string) (*JoinToken, error) {
+	return c.createToken(ctx, api.ClusterMembersPost{ServerName: name, Replace: true})
+}
+
+func (c *Client) createToken(ctx context.Context, post api.ClusterMembersPost) (*JoinToken, error) {
+	reply, err := c.Query(ctx, http.MethodPost, c.path(nil, "cluster", "members"), post, "")
 	if err != nil {
 		return nil, err
 	}

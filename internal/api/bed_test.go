@@ -268,6 +268,7 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 			return b.enable(name)
 		},
 		Join:       func(context.Context, api.ClusterPut, func(string)) error { return nil },
+		Reset:      func(context.Context) error { return nil },
 		Leadership: fakeLeadership{b},
 		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Operations: ops, Events: hub,
 		Facts: Facts{

@@ -53,6 +53,8 @@ type caller struct {
 	projects []string
 	// forwarded is true when another member passes the request on.
 	forwarded bool
+	// removed is the refusal of a server that was a member, nil for all others.
+	removed *api.Error
 	// notification is true when a member asks for this member's own part of an answer.
 	notification bool
 }
@@ -132,6 +134,9 @@ func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 		c.kind, c.protocol, c.username = Joiner, protocolTLS, c.fingerprint
 		return true
 	}
+	if r, ok := view.RemovedByFingerprint(c.fingerprint); ok {
+		c.removed = r.Refusal()
+	}
 	return false
 }
 
@@ -203,6 +208,9 @@ func (s *Server) forwardedClient(ctx context.Context, fingerprint string) (*stat
 
 // authorize refuses a caller that the route does not let in.
 func (rt *Route) authorize(r *http.Request, c *caller) error {
+	if rt.Who&c.kind == 0 && c.removed != nil {
+		return c.removed
+	}
 	if rt.Who&c.kind == 0 {
 		if c.kind == RestrictedClient {
 			return api.Errorf(api.NotAuthorized, "Certificate is restricted")

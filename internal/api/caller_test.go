@@ -27,6 +27,7 @@ var mayCall = map[string]Callers{
 	"GET /internal/ready":                   UnixSocket,
 	"PUT /internal/shutdown":                UnixSocket,
 	"PUT /internal/cluster/address":         Client | Member | UnixSocket,
+	"POST /internal/cluster/reset":          UnixSocket,
 	"POST /internal/cluster/join/preflight": anyone,
 	"POST /internal/cluster/join/admit":     Joiner | Member,
 	"POST /internal/cluster/join/abort":     Stranger | Joiner | Member,

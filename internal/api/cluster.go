@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"incusd/api"
@@ -27,7 +28,7 @@ func (s *Server) clusterGet(c *call) (reply, error) {
 	return ok(view, cluster).tag(cluster), nil
 }
 
-// clusterPut bootstraps a cluster or joins one: PUT /1.0/cluster. What can be known
+// clusterPut bootstraps a cluster, joins or leaves one: PUT /1.0/cluster. What can be known
 // to fail is refused at once; the rest is an operation.
 func (s *Server) clusterPut(c *call) (reply, error) {
 	req, err := decode[api.ClusterPut](c)
@@ -35,13 +36,16 @@ func (s *Server) clusterPut(c *call) (reply, error) {
 		return reply{}, err
 	}
 	if !req.Enabled {
-		return reply{}, refuseDisable(&req)
+		return s.leave(c, &req)
 	}
 	joins := req.ClusterAddress != "" || req.ClusterToken != ""
 	if err := checkName(&req); err != nil {
 		return reply{}, err
 	}
 	if s.isMember() {
+		if _, err := s.read(c.Context()); errors.Is(err, api.MemberRemoved) {
+			return reply{}, err
+		}
 		return reply{}, api.Errorf(api.AlreadyClustered, "This server is already clustered")
 	}
 	if joins {
@@ -50,12 +54,13 @@ func (s *Server) clusterPut(c *call) (reply, error) {
 	return s.bootstrap(c, req.ServerName)
 }
 
-// refuseDisable answers a request to leave the cluster.
-func refuseDisable(req *api.ClusterPut) error {
+// leave makes this server a standalone one. The last member keeps what it has; any other is
+// removed from its cluster first.
+func (s *Server) leave(c *call, req *api.ClusterPut) (reply, error) {
 	if req.ServerName != "" {
-		return api.Errorf(api.BadRequest, "ServerName must be empty when disabling clustering")
+		return reply{}, api.Errorf(api.BadRequest, "ServerName must be empty when disabling clustering")
 	}
-	return api.Errorf(api.NotImplemented, "Leaving a cluster is not implemented yet: it comes with the removal of members")
+	return empty, s.cfg.Members.Leave(c.Context(), c.caller.requestor())
 }
 
 // checkName finds the name under which this server becomes a member; a token brings

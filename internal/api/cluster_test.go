@@ -100,7 +100,7 @@ func TestWhatIsWrongWithAClusterRequestIsSaidAtOnce(t *testing.T) {
 		"group as name":     {map[string]any{"enabled": true, "server_name": "@a"}, 400, api.NameInvalid, `ServerName may not start with "@"`},
 		"name for no URL":   {map[string]any{"enabled": true, "server_name": "a/b"}, 400, api.NameInvalid, "Invalid cluster member name"},
 		"disabled, named":   {map[string]any{"enabled": false, "server_name": "a"}, 400, api.BadRequest, "ServerName must be empty when disabling clustering"},
-		"disabled":          {map[string]any{"enabled": false}, 501, api.NotImplemented, "Leaving a cluster is not implemented yet"},
+		"disabled":          {map[string]any{"enabled": false}, 400, api.NotClustered, "This server is not clustered"},
 		"no certificate":    {map[string]any{"enabled": true, "server_name": "node2", "cluster_address": "10.0.0.1"}, 400, api.BadRequest, "No target cluster member certificate provided"},
 		"odd certificate":   {map[string]any{"enabled": true, "server_name": "node2", "cluster_address": "10.0.0.1", "cluster_certificate": "x"}, 400, api.CertInvalid, ""},
 		"no address":        {map[string]any{"enabled": true, "server_name": "node2", "cluster_address": "10.0.0.1", "cluster_certificate": cert}, 400, api.BadRequest, "No server address provided for this member"},

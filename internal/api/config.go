@@ -22,8 +22,10 @@ type Config struct {
 	// Bootstrap makes this server the first member of a cluster, Join makes it a member of
 	// another's. They block until it is one, or is what it was before, and tell progress
 	// what they do, in words for people.
-	Bootstrap  func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
-	Join       func(ctx context.Context, req api.ClusterPut, progress func(string)) error
+	Bootstrap func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
+	Join      func(ctx context.Context, req api.ClusterPut, progress func(string)) error
+	// Reset makes this server a clean standalone one, unless a working cluster counts on it.
+	Reset      func(ctx context.Context) error
 	Admission  Admission
 	Members    Members
 	Leadership Leadership
@@ -61,6 +63,7 @@ type Store interface {
 // Tokens issues and redeems join tokens.
 type Tokens interface {
 	Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
+	IssueReplacement(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
 	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 	Revoke(ctx context.Context, operation string, requestor *api.EventRequestor) error
 	Verify(ctx context.Context, source, password string) error
@@ -92,6 +95,11 @@ type Members interface {
 	UpdateGroup(ctx context.Context, name string, change func(api.ClusterGroup) (api.ClusterGroupPut, error), strict bool, requestor *api.EventRequestor) error
 	RenameGroup(ctx context.Context, name, newName string, requestor *api.EventRequestor) error
 	DeleteGroup(ctx context.Context, name string, requestor *api.EventRequestor) error
+	// RemoveMember blocks until the member is gone, within a bound. Leave is that for this
+	// server, and turns clustering off on the last member. AbortJoin ends a join instead.
+	RemoveMember(ctx context.Context, name string, force bool, requestor *api.EventRequestor) error
+	Leave(ctx context.Context, requestor *api.EventRequestor) error
+	AbortJoin(ctx context.Context, name string) error
 }
 
 // Settings is the configuration of this server: the cluster's keys and its own.

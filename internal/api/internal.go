@@ -46,6 +46,9 @@ func (s *Server) addressPut(c *call) (reply, error) {
 	return empty, s.cfg.Daemon.SetAddress(c.Context(), req.Address, req.Force)
 }
 
+// resetPost makes this server a clean standalone one: POST /internal/cluster/reset.
+func (s *Server) resetPost(c *call) (reply, error) { return empty, s.cfg.Reset(c.Context()) }
+
 // joinPreflight tells a server all that is in the way of its joining, and what it must
 // answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the
 // request is what authorizes it, so it costs strangers the same as redeeming one.

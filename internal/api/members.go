@@ -40,7 +40,11 @@ func (s *Server) membersPost(c *call) (reply, error) {
 	if _, err := clustered(s.cfg.Store.Local(), nil); err != nil {
 		return reply{}, err
 	}
-	token, err := s.cfg.Tokens.Issue(c.Context(), req.ServerName, c.caller.requestor())
+	issue := s.cfg.Tokens.Issue
+	if req.Replace {
+		issue = s.cfg.Tokens.IssueReplacement
+	}
+	token, err := issue(c.Context(), req.ServerName, c.caller.requestor())
 	if err != nil {
 		return reply{}, err
 	}
@@ -166,6 +170,23 @@ func (s *Server) memberPost(c *call) (reply, error) {
 		return reply{}, err
 	}
 	return empty, s.cfg.Members.RenameMember(c.Context(), c.name("name"), post.ServerName, c.caller.requestor())
+}
+
+// memberDelete removes a member and answers when it is gone: DELETE /1.0/cluster/members/NAME.
+// With pending=1 it ends a join under that name that has not been finished.
+func (s *Server) memberDelete(c *call) (reply, error) {
+	force, err := boolean(c, "force")
+	if err != nil {
+		return reply{}, err
+	}
+	pending, err := boolean(c, "pending")
+	if err != nil {
+		return reply{}, err
+	}
+	if pending {
+		return empty, s.cfg.Members.AbortJoin(c.Context(), c.name("name"))
+	}
+	return empty, s.cfg.Members.RemoveMember(c.Context(), c.name("name"), force, c.caller.requestor())
 }
 
 // memberStateGet shows how a member's machine is: GET /1.0/cluster/members/NAME/state.

@@ -26,7 +26,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		"double slash":       {"GET", "/1.0//cluster", 404, "not found"},
 		"method of others":   {"POST", "/1.0/cluster", 501, "not implemented"},
 		"method of nobody":   {"BREW", "/1.0/cluster", 404, `Method "BREW" not found`},
-		"this version lacks": {"DELETE", "/1.0/cluster/members/node1", 501, "Removing a cluster member is not implemented yet"},
+		"this version lacks": {"POST", "/1.0/instances", 501, "runs no instances"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -192,7 +192,7 @@ func TestTraceOfJoinByPreseed(t *testing.T) {
 
 func TestTraceOfTheRest(t *testing.T) {
 	b := newCluster(t, "node1")
-	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/cluster/members/node1?force=1"}), 501, api.NotImplemented, "Removing a cluster member")
+	wantRefusal(t, b.do(request{method: "DELETE", path: "/1.0/cluster/members/node1?force=1"}), 400, api.LastMember, "Member is the only member in the cluster")
 	evacuation := metadata[api.Operation](t, b.do(request{method: "POST", path: "/1.0/cluster/members/node1/state", body: `{"action":"evacuate","mode":""}`}), 202)
 	if ended := get[api.Operation](b, "/1.0/operations/"+evacuation.ID+"/wait?timeout=-1"); ended.Status != "Success" {
 		t.Errorf("got %+v", ended)

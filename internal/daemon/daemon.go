@@ -85,9 +85,13 @@ type Daemon struct {
 	ctx    context.Context // ends when the daemon stops
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	// joins are the tries to settle a join that was cut off. They may swap the replica,
-	// so they end before it is closed.
+	// joins are the tries to settle a join that was cut off, and what follows the removal of
+	// this server. They may swap the replica, so they end before it is closed.
 	joins sync.WaitGroup
+	// startingOver is held while this server becomes an empty standalone one.
+	startingOver sync.Mutex
+	// resets are asked of watchStanding.
+	resets chan chan error
 
 	own        *trust.KeyPair
 	local      *localstore.Store
@@ -162,6 +166,7 @@ func newDaemon(cfg Config) *Daemon {
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		swapped:  make(chan struct{}),
+		resets:   make(chan chan error),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.failed, d.fail = context.WithCancelCause(context.Background())
@@ -186,6 +191,7 @@ func (d *Daemon) start() error {
 	d.wg.Go(d.comeBack)
 	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
+	d.joins.Go(d.watchStanding)
 	d.wg.Go(d.becomeReady)
 	return nil
 }
@@ -244,6 +250,7 @@ func (d *Daemon) buildServices() error {
 		Tokens:         d.tokens,
 		Bootstrap:      d.bootstrap,
 		Join:           d.join,
+		Reset:          d.reset,
 		Admission:      d.admission,
 		Leadership:     d.current,
 		Members:        d.admission,

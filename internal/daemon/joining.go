@@ -15,6 +15,7 @@ import (
 // bootstrap makes this server the first member of a cluster. No join may be under way,
 // nor unsettled: the replica that it fills would take the place of the cluster's.
 func (d *Daemon) bootstrap(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error {
+	d.awaitStartOver()
 	end, err := d.joiner.Begin()
 	if err != nil {
 		return err
@@ -57,6 +58,7 @@ func (d *Daemon) formingAddress() (string, error) {
 
 // join makes this server a member of an existing cluster.
 func (d *Daemon) join(ctx context.Context, req api.ClusterPut, progress func(string)) error {
+	d.awaitStartOver()
 	if d.current.Local().Cluster().Enabled {
 		return api.AlreadyClustered
 	}
@@ -148,11 +150,18 @@ func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
 		return err
 	}
 	d.reachPoint(membership.PointFinished)
-	old := d.current.store.Swap(next.Store)
-	d.watchFailure(next.Store)
+	d.use(next.Store)
+	d.log.Info("joined the cluster", "name", rec.Name, "address", rec.Address)
+	return nil
+}
+
+// use makes next the replica in use, which the local store says already, and drops the old one.
+func (d *Daemon) use(next *raftstore.Store) {
+	old := d.current.store.Swap(next)
+	d.watchFailure(next)
 	d.announceSwap()
 	if err := d.https.set(d.addresses()...); err != nil {
-		d.log.Error("listen as a member", "err", err)
+		d.log.Error("listen with the new replica", "err", err)
 	}
 	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {
 		d.log.Error("write the cluster certificate's files", "err", err)
@@ -162,8 +171,6 @@ func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
 		d.log.Warn("close the old replica", "err", err)
 	}
 	d.sweepReplicas()
-	d.log.Info("joined the cluster", "name", rec.Name, "address", rec.Address)
-	return nil
 }
 
 // noteCommitted saves the commit hint at once: a member that is killed soon after its join,

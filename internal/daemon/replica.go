@@ -129,6 +129,7 @@ func (d *Daemon) openReplica(rep localstore.Replica, peers []raftstore.Peer, cre
 		Bootstrap:      bootstrap,
 		Certificate:    d.own.TLS,
 		Peers:          peers,
+		Removed:        d.notedRemoval(rep.ID),
 		CommitHint:     d.local.CommitHint(rep.ID),
 		SaveCommitHint: func(index uint64) { d.saveHint(rep.ID, index) },
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {

@@ -35,6 +35,7 @@ const (
 	keyCurrent   = "current"
 	keyJoin      = "join"
 	keyPeers     = "peers"
+	keyRemoval   = "removal"
 	prefixMade   = "made/"  // and the entity's ID
 	bucketConfig = "config" // by configuration key
 )
@@ -236,6 +237,7 @@ func read(tx *bolt.Tx) (contents, error) {
 		getOptional(tx, keyCurrent, &data.current),
 		getOptional(tx, keyJoin, &data.join),
 		getOptional(tx, keyPeers, &data.peers),
+		getOptional(tx, keyRemoval, &data.removal),
 		readConfig(tx, data.config),
 		readMade(tx, data.made),
 	)

@@ -55,6 +55,17 @@ type Peer struct {
 	Voter       bool   `json:"voter"`
 }
 
+// A Removal says that this server was removed from its cluster, and has not become another
+// one since.
+type Removal struct {
+	// Replica is the ID of the member that was removed, and Name its name.
+	Replica string    `json:"replica"`
+	Name    string    `json:"name"`
+	At      time.Time `json:"at"`
+	// Graceful removals let the server empty itself.
+	Graceful bool `json:"graceful"`
+}
+
 // Made says what this machine has, or may have, of one entity of the cluster: enough to
 // remove it when the cluster's own row is gone.
 type Made struct {

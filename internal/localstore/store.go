@@ -26,6 +26,7 @@ type contents struct {
 	current *Replica
 	join    *JoinRecord
 	peers   []Peer
+	removal *Removal
 	config  map[string]string
 	made    map[string]Made
 }
@@ -116,6 +117,45 @@ func (s *Store) FinishJoin() (old Replica, err error) {
 	}
 	s.hint.forget(old.ID)
 	return old, nil
+}
+
+// Removal says that the current replica's member was removed from its cluster, if it was.
+func (s *Store) Removal() (Removal, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.data.removal == nil {
+		return Removal{}, false
+	}
+	return *s.data.removal, true
+}
+
+// SetRemoval records that the current replica's member was removed.
+func (s *Store) SetRemoval(r Removal) error {
+	return s.change(func(tx *bolt.Tx, data *contents) error {
+		data.removal = &r
+		return put(tx, bucketMember, keyRemoval, r)
+	})
+}
+
+// StartOver makes fresh the current replica and forgets the cluster of the one before, in one
+// transaction. The configuration stays, and so do the records of what was made. It fails while
+// a join is recorded.
+func (s *Store) StartOver(fresh Replica) error {
+	var old Replica
+	err := s.change(func(tx *bolt.Tx, data *contents) error {
+		if data.join != nil {
+			return errors.New("a join has begun")
+		}
+		if data.current != nil {
+			old = *data.current
+		}
+		data.current, data.peers, data.removal = &fresh, nil, nil
+		return errors.Join(put(tx, bucketMember, keyCurrent, fresh), remove(tx, bucketMember, keyPeers), remove(tx, bucketMember, keyRemoval))
+	})
+	if err == nil {
+		s.hint.forget(old.ID)
+	}
+	return err
 }
 
 // Peers are the members that this one last knew.

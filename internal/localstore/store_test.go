@@ -519,3 +519,40 @@ func TestKillingTheDaemonLeavesOneOfTheCleanStates(t *testing.T) {
 		}
 	}
 }
+
+func TestStartingOverForgetsTheClusterInOneStep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "local.db")
+	s := mustOpen(t, path)
+	if err := errors.Join(
+		s.SetCurrent(Replica{ID: "old", Dir: "old", ClusterID: "c1"}),
+		s.SetPeers([]Peer{{ID: "p", Name: "n2"}}),
+		s.SetConfig(map[string]string{"core.https_address": "10.0.0.1"}),
+		s.SetMade(Made{ID: "e1", Owner: "old"}),
+		s.SetCommitHint("old", 7),
+		s.SetRemoval(Removal{Replica: "old", Name: "n1"}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := s.Removal(); !ok || r.Name != "n1" {
+		t.Errorf("removal %+v", r)
+	}
+	if err := s.SetJoin(&JoinRecord{Replica: Replica{ID: "j"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StartOver(Replica{ID: "new"}); err == nil {
+		t.Fatal("it was done while a join is recorded")
+	}
+	if err := errors.Join(s.ClearJoin(), s.StartOver(Replica{ID: "new", Dir: "new", ClusterID: "c2"}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, path)
+	if now, _ := s.Current(); now.ID != "new" {
+		t.Errorf("current %+v", now)
+	}
+	if _, ok := s.Removal(); ok || len(s.Peers()) > 0 || s.CommitHint("old") != 0 {
+		t.Error("the former cluster is remembered")
+	}
+	if s.Config()["core.https_address"] == "" || len(s.Made()) != 1 {
+		t.Error("more was forgotten")
+	}
+}

@@ -645,9 +645,11 @@ func (a *attempt) takeUp(ctx context.Context) error {
 	return a.reach(PointAdopted)
 }
 
-// settle waits, within a bound, until the planner has nothing left to do for this
-// join, so that what is listed next shows the roles as they stay.
-func settle(ctx context.Context, r Replica) {
+// settle waits, within a bound, until the planner has nothing left to do after a join or a
+// removal, so that what is listed next shows the roles as they stay.
+func settle(ctx context.Context, r interface {
+	Read(ctx context.Context) (*raftstore.View, error)
+}) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {

@@ -177,7 +177,10 @@ func (a *applicant) checkName(view *raftstore.View) {
 		return
 	}
 	for _, m := range others(view, a.fingerprint) {
-		if m.Name == a.name {
+		switch {
+		case m.ID == a.replaces():
+			a.add(a.token.CheckReplaced(m))
+		case m.Name == a.name:
 			a.add(api.Errorf(api.NameTaken, "The cluster already has a member with name: %s", a.name))
 		}
 	}
@@ -192,11 +195,19 @@ func (a *applicant) checkAddress(view *raftstore.View) {
 	a.address = address
 	a.dialBack = a.fingerprint != ""
 	for _, m := range others(view, a.fingerprint) {
-		if m.Address == address {
+		if m.Address == address && m.ID != a.replaces() {
 			a.add(api.Errorf(api.AddressTaken, "The cluster already has a member with address: %s", address))
 			a.dialBack = false
 		}
 	}
+}
+
+// replaces is the ID of the member whose place the server takes, "" for none.
+func (a *applicant) replaces() string {
+	if a.token == nil {
+		return ""
+	}
+	return a.token.Replaces
 }
 
 // others are the members, active and joining, that are not the server with the

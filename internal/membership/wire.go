@@ -105,6 +105,9 @@ func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, mes
 		silent := max(now.Sub(m.Since), 0).Round(time.Second)
 		status, message = StatusOffline, fmt.Sprintf("No heartbeat for %s (%s)", silent, m.Since.Format(timeFormat))
 	}
+	if m.Removal != nil {
+		message = "Being removed: " + removalStep(view, m)
+	}
 	switch {
 	case view.Stale == nil:
 		return status, message

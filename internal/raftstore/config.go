@@ -74,6 +74,8 @@ type Config struct {
 	Certificate tls.Certificate
 	// Peers are the members as last known. They count until the replica has caught up.
 	Peers []Peer
+	// Removed is set if this member is known to be removed: it then only shows what it has.
+	Removed *state.Removed
 	// CommitHint is an index known to be committed. Entries up to it are applied at
 	// once, so that the local view works before, and without, a quorum.
 	CommitHint uint64

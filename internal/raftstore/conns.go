@@ -89,10 +89,15 @@ func (c *conns) closeIf(match func(peer string) bool) {
 }
 
 // watchPeers closes the connections of whoever is no member any more, as soon as the
-// tables say so: a key that was let in must not outlive its row.
+// tables say so: a key that was let in must not outlive its row. If that is this member
+// itself, it has learned of its removal.
 func (s *Store) watchPeers() {
 	for {
 		view := s.fsm.state.View()
+		if r, removed := view.Removed(s.cfg.ID); removed {
+			s.learnRemoval(r)
+			return
+		}
 		s.conns.closeIf(func(peer string) bool {
 			_, known := s.peer(peer)
 			return !known

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/internal/raftstore/state"
 )
 
 // ALPN is the protocol name under which members' connections are told apart from
@@ -44,6 +45,8 @@ type hello struct {
 // A welcome answers a hello.
 type welcome struct {
 	Error *api.Error `json:"error,omitempty"`
+	// Removed is set if the caller is refused because it was removed.
+	Removed *state.Removed `json:"removed,omitempty"`
 }
 
 // ServerTLS is how a listener talks to other members: with the member's own
@@ -117,6 +120,9 @@ func readMessage(r *bufio.Reader, v any) error {
 // dial opens a connection to a member for one purpose. It blocks until the member
 // has agreed, ctx ends, or a bound is reached.
 func (s *Store) dial(ctx context.Context, id, purpose string) (net.Conn, error) {
+	if err := s.outcast(); err != nil {
+		return nil, err
+	}
 	peer, ok := s.peer(id)
 	if !ok {
 		return nil, api.Errorf(api.MemberNotFound, "no member has the ID %s", id)
@@ -156,6 +162,7 @@ func (s *Store) openStream(ctx context.Context, conn *tls.Conn, h hello) (*strea
 		return nil, err
 	}
 	if w.Error != nil {
+		s.learnRemoval(w.Removed)
 		return nil, w.Error
 	}
 	return st, conn.SetDeadline(time.Time{})
@@ -175,24 +182,28 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 		return
 	}
 	s, refusal := e.admit(h, peerFingerprint(conn.ConnectionState()))
-	if err := writeMessage(conn, welcome{Error: refusal}); err != nil || refusal != nil {
+	if refusal == nil {
+		refusal = &welcome{}
+	}
+	if err := writeMessage(conn, refusal); err != nil || refusal.Error != nil {
 		return
 	}
 	conn.SetDeadline(time.Time{})
 	s.serveStream(st, h)
 }
 
-func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *api.Error) {
+// admit finds the replica that is called, or the answer for a caller that is not let in.
+func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *welcome) {
 	s, ok := e.stores.get(h.To)
-	if !ok || s.cfg.ClusterID != h.Cluster {
-		return nil, api.Errorf(api.MemberNotFound, "this server is not member %s of cluster %s", h.To, h.Cluster)
+	if !ok || s.cfg.ClusterID != h.Cluster || s.outcast() != nil {
+		return nil, &welcome{Error: api.Errorf(api.MemberNotFound, "this server is not member %s of cluster %s", h.To, h.Cluster)}
 	}
 	peer, ok := s.peer(h.From)
 	if !ok {
 		s.askAbout(h.From)
 	}
 	if !ok || fingerprint == "" || peer.Fingerprint != fingerprint {
-		return nil, api.Errorf(api.MemberRemoved, "the certificate %.12s is not that of a member of this cluster", fingerprint)
+		return nil, s.refusal(h.From, fingerprint)
 	}
 	return s, nil
 }

@@ -47,6 +47,11 @@ func (s *Store) Propose(ctx context.Context, cmd state.Command) (state.Result, e
 	var maybe bool
 	var last string
 	for {
+		if err := s.outcast(); err != nil && !maybe {
+			return state.Result{}, err
+		} else if err != nil {
+			return state.Result{}, s.undecided(ctx, true, err.Error())
+		}
 		changed := s.leaderChanged()
 		reply := s.offer(ctx, cmd, changed)
 		maybe = maybe || reply.Maybe

@@ -27,7 +27,7 @@ type Stale struct {
 	Reason api.Reason
 	// Index is that of the last entry applied here.
 	Index uint64
-	// Since is when this member lost sight of a leader.
+	// Since is when this member lost sight of a leader, or was removed.
 	Since time.Time
 	// Silent are the members that do not answer this one, by ID; nil if they were not asked yet.
 	Silent map[string]bool
@@ -68,6 +68,9 @@ func (s *Store) Basis(ctx context.Context) (*View, error) {
 // when there is no quorum: within a second it falls back to the local replica, with
 // Stale set.
 func (s *Store) ReadOrStale(ctx context.Context) (*View, error) {
+	if s.outcast() != nil {
+		return s.staleView(time.Time{}), nil
+	}
 	if lost, since := s.leaderLost(); lost && time.Since(since) > s.cfg.Timing.StaleAfter {
 		return s.staleView(since), nil // it has been gone for a while: do not wait again
 	}
@@ -86,6 +89,9 @@ func (s *Store) ReadOrStale(ctx context.Context) (*View, error) {
 
 func (s *Store) staleView(since time.Time) *View {
 	v := s.fsm.state.View()
+	if r, removed := s.Removal(); removed {
+		return &View{View: v, Stale: &Stale{Reason: api.MemberRemoved, Index: v.Index(), Since: r.At}}
+	}
 	stale := &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since, Silent: s.roll.get()}
 	if q, ok := s.lostQuorum(v); ok {
 		stale.Quorum = &q
@@ -116,6 +122,9 @@ func (s *Store) readIndex(ctx context.Context) (CommitNotice, error) {
 	start := time.Now()
 	var why error = errors.New("no leader is known")
 	for {
+		if err := s.outcast(); err != nil {
+			return CommitNotice{}, err
+		}
 		changed := s.leaderChanged()
 		notice, err := s.joinRound(ctx)
 		if err == nil {

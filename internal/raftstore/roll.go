@@ -53,6 +53,9 @@ func (s *Store) watchRoll() {
 		select {
 		case <-changed:
 		case <-next:
+		case <-s.standing.known: // nobody speaks to this one any more
+			s.roll.set(nil)
+			return
 		case <-s.closed:
 			return
 		}

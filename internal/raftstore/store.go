@@ -40,8 +40,9 @@ type Store struct {
 	caughtUp   atomic.Bool
 	leadership leadership
 
-	hints peerHints
-	roll  roll
+	hints    peerHints
+	roll     roll
+	standing standing
 
 	proposals chan *proposal
 	roundMu   sync.Mutex
@@ -82,6 +83,7 @@ func newStore(cfg Config, d *disk) *Store {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.leadership.changed = make(chan struct{})
 	s.leadership.lost = time.Now()
+	s.standing.known = make(chan struct{})
 	s.fsm = newFSM(s)
 	var logs raft.LogStore = d.db
 	if cfg.WrapLog != nil {
@@ -96,6 +98,7 @@ func (s *Store) start() error {
 	if err := s.replay(); err != nil {
 		return err
 	}
+	s.learnRemoval(s.cfg.Removed)
 	cached, err := raft.NewLogCache(512, s.log)
 	if err != nil {
 		return err
@@ -352,6 +355,9 @@ func (s *Store) peer(id string) (Peer, bool) {
 	view := s.fsm.state.View()
 	if m, ok := view.Member(id); ok && m.Address != "" {
 		return Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}, true
+	}
+	if _, removed := view.Removed(id); removed {
+		return Peer{}, false
 	}
 	if !s.caughtUp.Load() {
 		for _, p := range s.cfg.Peers {

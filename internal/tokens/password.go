@@ -88,7 +88,7 @@ func (s *Service) Grant(ctx context.Context, name string, cert *x509.Certificate
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.draft(view, name)
+	token, err := s.draft(view, name, newMember)
 	if err != nil {
 		return nil, err
 	}

@@ -75,6 +75,37 @@ func Hash(secret string) string {
 // cluster.join_token_expiry cannot be read. It blocks until the change is
 // committed or ctx ends; see raftstore.Propose for an unknown outcome.
 func (s *Service) Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error) {
+	return s.issue(ctx, name, newMember, requestor)
+}
+
+// IssueReplacement is Issue for a server that takes the place of the member called name: that
+// one is removed in the moment when the new one becomes a member. It fails with MemberNotFound,
+// and with MemberOnline as long as the member takes part in the cluster.
+func (s *Service) IssueReplacement(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error) {
+	return s.issue(ctx, name, successor, requestor)
+}
+
+// A place is what a token's server will be: it returns the ID of the member whose place it
+// takes, "" for a new one, or why there is no such place.
+type place func(view *raftstore.View, name string) (replaces string, err error)
+
+func newMember(view *raftstore.View, name string) (string, error) {
+	if _, taken := view.MemberByName(name); taken {
+		return "", api.Errorf(api.NameTaken, "The cluster already has a member with name: %s", name)
+	}
+	return "", nil
+}
+
+// successor leaves it to the command whether the member is offline.
+func successor(view *raftstore.View, name string) (string, error) {
+	m, ok := view.MemberByName(name)
+	if !ok {
+		return "", api.Errorf(api.MemberNotFound, "Failed to get member %q: Cluster member not found", name)
+	}
+	return m.ID, nil
+}
+
+func (s *Service) issue(ctx context.Context, name string, at place, requestor *api.EventRequestor) (*state.Token, error) {
 	if err := api.ValidateMemberName(name); err != nil {
 		return nil, err
 	}
@@ -82,7 +113,7 @@ func (s *Service) Issue(ctx context.Context, name string, requestor *api.EventRe
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.draft(view, name)
+	token, err := s.draft(view, name, at)
 	if err != nil {
 		return nil, err
 	}
@@ -95,13 +126,14 @@ func (s *Service) Issue(ctx context.Context, name string, requestor *api.EventRe
 }
 
 // draft decides all that is up to clock and chance.
-func (s *Service) draft(view *raftstore.View, name string) (*state.Token, error) {
+func (s *Service) draft(view *raftstore.View, name string, at place) (*state.Token, error) {
 	cluster := view.Cluster()
 	if !cluster.Enabled {
 		return nil, api.NotClustered
 	}
-	if _, taken := view.MemberByName(name); taken {
-		return nil, api.Errorf(api.NameTaken, "The cluster already has a member with name: %s", name)
+	replaces, err := at(view, name)
+	if err != nil {
+		return nil, err
 	}
 	fingerprint, err := fingerprintOf(cluster)
 	if err != nil {
@@ -122,6 +154,7 @@ func (s *Service) draft(view *raftstore.View, name string) (*state.Token, error)
 		Fingerprint: fingerprint,
 		CreatedAt:   now,
 		ExpiresAt:   expires,
+		Replaces:    replaces,
 	}
 	if token.Addresses = addresses(view, Text(token)); len(token.Addresses) == 0 {
 		return nil, api.Errorf(api.NoAddress, "No member of the cluster has an address to put into a join token")

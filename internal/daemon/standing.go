@@ -1,0 +1,217 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"incusd/api"
+	"incusd/internal/localstore"
+	"incusd/internal/membership"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+)
+
+const (
+	// standingPause is the wait after a step of leaving the cluster that did not succeed.
+	standingPause = time.Second
+	// leaveTime bounds one try to tell the cluster that this member leaves.
+	leaveTime = 5 * time.Second
+	// resetCheck is how long a reset waits for a sign of the cluster that it would desert.
+	resetCheck = 2 * time.Second
+)
+
+// Steps of leaving a cluster that Config.Reach is told of; each names what has just been done.
+const (
+	PointLeft        = "leave.left"    // the cluster has dropped this member
+	PointEmptied     = "leave.emptied" // there is an empty replica beside the old one
+	PointStartedOver = "leave.startedOver"
+)
+
+// watchStanding follows what the cluster does with this member. One that is being removed
+// leaves as soon as the cluster can do without it; one that was removed becomes an empty
+// standalone server, or, if it was not asked, keeps all it has and says so. It is the only one
+// that replaces the replica by an empty one.
+func (d *Daemon) watchStanding() {
+	for {
+		swapped := d.swap()
+		store := d.current.store.Load()
+		view := store.Local()
+		done := d.standingStep(store, view)
+		var removed <-chan struct{}
+		if _, known := store.Removal(); !known {
+			removed = store.WatchRemoval()
+		}
+		var again <-chan time.Time
+		if !done {
+			again = time.After(standingPause)
+		}
+		select {
+		case <-view.WatchMembers():
+		case <-removed:
+		case <-again:
+		case answer := <-d.resets:
+			answer <- d.startOver()
+		case <-swapped:
+		case <-d.ctx.Done():
+			return
+		}
+	}
+}
+
+// standingStep does what is to be done about this member's removal, and tells whether it is.
+func (d *Daemon) standingStep(store *raftstore.Store, view *raftstore.View) (done bool) {
+	if _, removed := store.Removal(); !removed {
+		if !membership.ReadyToLeave(view.View, store.ID()) {
+			return true
+		}
+		if err := d.proposeLeave(store); err != nil {
+			d.log.Info("this server is being removed, and no answer says yet that it may go", "err", err)
+		}
+	}
+	r, removed := store.Removal()
+	return removed && d.takeRemoval(r)
+}
+
+// proposeLeave tells the cluster that this member has given away all that it had.
+func (d *Daemon) proposeLeave(store *raftstore.Store) error {
+	ctx, cancel := context.WithTimeout(d.ctx, leaveTime)
+	defer cancel()
+	cmd, err := state.NewCommand(state.KindMemberLeave, uuid.NewString(), d.cfg.Now().UTC(), nil, state.MemberLeave{ID: store.ID()})
+	if err != nil {
+		return err
+	}
+	res, err := store.Propose(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	return store.Left(res)
+}
+
+// takeRemoval does what the removal asks for, and tells whether that is done.
+func (d *Daemon) takeRemoval(r *state.Removed) (done bool) {
+	if err := d.reach(PointLeft); err != nil {
+		return false
+	}
+	if r.Graceful {
+		if err := d.startOver(); err != nil {
+			d.log.Warn("this server was removed from its cluster and could not start over yet; trying again", "err", err)
+			return false
+		}
+		d.log.Info("left the cluster; this is a standalone server now", "name", r.Name)
+		return true
+	}
+	if noted, ok := d.local.Removal(); ok && noted.Replica == r.ID {
+		return true
+	}
+	d.log.Error("this server was removed from its cluster without being asked; its data are kept. "+
+		"To make it a clean standalone server: incus admin cluster reset", "name", r.Name, "at", r.At)
+	err := d.local.SetRemoval(localstore.Removal{Replica: r.ID, Name: r.Name, At: r.At, Graceful: r.Graceful})
+	if err != nil {
+		d.log.Error("note the removal", "err", err)
+	}
+	return err == nil
+}
+
+// notedRemoval is what an earlier run has learned of the removal of the replica's member.
+func (d *Daemon) notedRemoval(replica string) *state.Removed {
+	noted, ok := d.local.Removal()
+	if !ok || noted.Replica != replica {
+		return nil
+	}
+	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.Fingerprint()}
+}
+
+// startOver makes this server a standalone one with an empty store. The local store's
+// transaction is the moment it happens: a crash before it leaves a folder that the next start
+// sweeps away, a crash after it finds the new replica in use. Its own key and keys stay; what
+// was made for the old replica is removed by the applier, since nobody owns it any more.
+func (d *Daemon) startOver() error {
+	d.startingOver.Lock()
+	defer d.startingOver.Unlock()
+	end, err := d.joiner.Begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	id := uuid.NewString()
+	rep := localstore.Replica{ID: id, Dir: id, ClusterID: uuid.NewString()}
+	next, err := d.openReplica(rep, nil, true, true)
+	if err != nil {
+		return err
+	}
+	if err := d.takeOver(next, rep); err != nil {
+		if err := next.Close(); err != nil {
+			d.log.Warn("close the empty replica", "err", err)
+		}
+		if now, _ := d.local.Current(); now.Dir != rep.Dir {
+			d.removeReplica(rep.Dir)
+		}
+		return err
+	}
+	d.endpoint.Attach(next)
+	d.use(next)
+	d.applier.Kick()
+	return nil
+}
+
+// awaitStartOver lets a server that has just left its cluster put the old one away, before it
+// forms or joins the next.
+func (d *Daemon) awaitStartOver() {
+	d.startingOver.Lock()
+	defer d.startingOver.Unlock()
+}
+
+// takeOver notes the empty replica as the one in use, once there is something in it.
+func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica) error {
+	if err := d.initCluster(next, rep.ClusterID); err != nil {
+		return err
+	}
+	if err := d.reach(PointEmptied); err != nil {
+		return err
+	}
+	if err := d.local.StartOver(rep); err != nil {
+		return err
+	}
+	return d.reach(PointStartedOver)
+}
+
+// reset makes this server a clean standalone one, whatever its cluster says, unless it is a
+// member of one that works.
+func (d *Daemon) reset(ctx context.Context) error {
+	select {
+	case <-d.started:
+	case <-ctx.Done():
+		return api.Errorf(api.Unavailable, "Daemon is starting up")
+	}
+	store := d.current.store.Load()
+	_, removed := store.Removal()
+	view, working := store.Local(), false
+	if view.Cluster().Enabled && !removed {
+		short, cancel := context.WithTimeout(ctx, resetCheck)
+		defer cancel()
+		if fresh, err := store.Read(short); err == nil {
+			view, working = fresh, true
+		}
+		_, removed = store.Removal()
+	}
+	if err := membership.MayReset(view.View, store.ID(), removed, working); err != nil {
+		return err
+	}
+	d.log.Warn("this server starts over as a standalone one: an administrator has reset it")
+	answer := make(chan error, 1)
+	select {
+	case d.resets <- answer:
+	case <-ctx.Done():
+		return api.Errorf(api.Timeout, "This server is busy leaving its cluster")
+	case <-d.ctx.Done():
+		return api.ShuttingDown
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: the reset goes on")
+	}
+}
