@@ -317,9 +317,12 @@ func (a *app) warn(format string, args ...any) {
 // warnStale says once per command that what follows may be out of date.
 func (a *app) warnStale(s client.Stale) {
 	a.staleWarning.Do(func() {
-		why := "this cluster has no quorum"
-		if s.Reason != api.NoQuorum {
-			why = "this answer may be out of date"
+		why := "this answer may be out of date"
+		switch s.Reason {
+		case api.NoQuorum:
+			why = "this cluster has no quorum"
+		case api.MemberRemoved:
+			why = "this server was removed from the cluster"
 		}
 		a.warn("%s (%s); showing what this member last knew (index %d, since %s)", why, string(s.Reason), s.Index, a.date(s.Since))
 		if s.Voters > 0 {

@@ -21,7 +21,8 @@ func (a *app) clusterCommand() *cobra.Command {
 		a.clusterGetCommand(), a.clusterSetCommand(), a.clusterUnsetCommand(), a.clusterEditCommand(),
 		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
 		a.clusterEvacuateCommand(), a.clusterRestoreCommand(),
-		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand())
+		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand(),
+		a.clusterRemoveCommand(), a.clusterReplaceCommand())
 }
 
 // requireCluster fails unless the server is a member of a cluster.
