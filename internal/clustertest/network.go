@@ -16,7 +16,8 @@ import (
 // sent into a cut is held, as TCP would send it again, and arrives when it is healed;
 // what is under way to a host that died is lost.
 type Network struct {
-	mu        sync.Mutex
+	mu sync.Mutex
+	// changed wakes those who dial and accept; who reads and writes waits at its half.
 	changed   *sync.Cond
 	listeners map[string]*listener // by address
 	links     map[[2]string]*link  // by sending and receiving host
@@ -64,7 +65,13 @@ func (n *Network) Delay(from, to string, d time.Duration) {
 }
 
 // Heal removes all cuts and delays.
-func (n *Network) Heal() { n.change(func() { clear(n.links) }) }
+func (n *Network) Heal() {
+	n.change(func() {
+		for _, l := range n.links {
+			*l = link{}
+		}
+	})
+}
 
 // Kill ends every connection and listener of a host, as its death would.
 func (n *Network) Kill(host string) {
@@ -87,6 +94,9 @@ func (n *Network) Kill(host string) {
 func (n *Network) change(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for h := range n.halves { // before f, which may forget some; they look after the unlock
+		h.moved.Broadcast()
+	}
 	f()
 	n.changed.Broadcast()
 }
@@ -152,7 +162,7 @@ func (n *Network) Dialer(host string) func(ctx context.Context, address string) 
 }
 
 func (n *Network) newHalf(from, to string) *half {
-	h := &half{from: from, to: to}
+	h := &half{from: from, to: to, link: n.link(from, to), moved: sync.NewCond(&n.mu)}
 	n.halves[h] = true
 	return h
 }
@@ -198,6 +208,8 @@ func (l *listener) Addr() net.Addr { return memAddr(l.address) }
 // half is one direction of a connection. Network.mu guards it.
 type half struct {
 	from, to string
+	link     *link
+	moved    *sync.Cond // wakes the one who reads here and the one who writes
 	chunks   []chunk
 	ended    bool // the sender closed
 	reset    bool // one of the two hosts died, or the receiver closed
@@ -242,23 +254,23 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, &net.OpError{Op: "read", Net: "mem", Err: errReset}
 		case expired(c.readDeadline):
 			return 0, &net.OpError{Op: "read", Net: "mem", Err: os.ErrDeadlineExceeded}
-		case c.net.link(c.in.from, c.in.to).cut:
+		case c.in.link.cut:
 		case len(c.in.chunks) > 0:
 			first := &c.in.chunks[0]
 			if wait := time.Until(first.ready); wait > 0 {
-				time.AfterFunc(wait, func() { c.net.change(func() {}) })
+				time.AfterFunc(wait, c.wake)
 				break
 			}
 			n := copy(p, first.data)
 			if first.data = first.data[n:]; len(first.data) == 0 {
 				c.in.chunks = c.in.chunks[1:]
 			}
-			c.net.changed.Broadcast()
+			c.in.moved.Broadcast()
 			return n, nil
 		case c.in.ended:
 			return 0, io.EOF
 		}
-		c.net.changed.Wait()
+		c.in.moved.Wait()
 	}
 }
 
@@ -274,12 +286,11 @@ func (c *conn) Write(p []byte) (int, error) {
 		case expired(c.writeDeadline):
 			return 0, &net.OpError{Op: "write", Net: "mem", Err: os.ErrDeadlineExceeded}
 		case c.out.buffered() < maxBuffered:
-			delay := c.net.link(c.out.from, c.out.to).delay
-			c.out.chunks = append(c.out.chunks, chunk{data: append([]byte(nil), p...), ready: time.Now().Add(delay)})
-			c.net.changed.Broadcast()
+			c.out.chunks = append(c.out.chunks, chunk{data: append([]byte(nil), p...), ready: time.Now().Add(c.out.link.delay)})
+			c.out.moved.Broadcast()
 			return len(p), nil
 		}
-		c.net.changed.Wait()
+		c.out.moved.Wait()
 	}
 }
 
@@ -301,8 +312,17 @@ func (c *conn) Close() error {
 		delete(c.net.halves, c.out)
 	}
 	delete(c.net.halves, c.in)
-	c.net.changed.Broadcast()
+	c.in.moved.Broadcast()
+	c.out.moved.Broadcast()
 	return nil
+}
+
+// wake lets who waits at either half look again.
+func (c *conn) wake() {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	c.in.moved.Broadcast()
+	c.out.moved.Broadcast()
 }
 
 func (c *conn) LocalAddr() net.Addr  { return c.local }
@@ -333,9 +353,10 @@ func (c *conn) setDeadline(i int, field *time.Time, t time.Time) {
 		c.timers[i] = nil
 	}
 	if !t.IsZero() && !c.closed {
-		c.timers[i] = time.AfterFunc(time.Until(t), func() { c.net.change(func() {}) })
+		c.timers[i] = time.AfterFunc(time.Until(t), c.wake)
 	}
-	c.net.changed.Broadcast()
+	c.in.moved.Broadcast()
+	c.out.moved.Broadcast()
 }
 
 func expired(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
