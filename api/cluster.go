@@ -164,3 +164,33 @@ type ClusterMemberJoinToken struct {
 	// ExpiresAt is zero in tokens of old servers; the server decides, not the text.
 	ExpiresAt time.Time `json:"expires_at" yaml:"expires_at"`
 }
+
+// ClusterDatabase is GET /internal/cluster/database: a member's copy of the replicated state. It
+// is not upstream's.
+type ClusterDatabase struct {
+	// LastIndex is that of the last entry of the copy's log.
+	LastIndex uint64                  `json:"last_index" yaml:"last_index"`
+	Members   []ClusterDatabaseMember `json:"members" yaml:"members"`
+}
+
+// ClusterDatabaseMember is one member as incusd cluster show lists it.
+type ClusterDatabaseMember struct {
+	ID      int    `json:"id" yaml:"id"`
+	Name    string `json:"name" yaml:"name"`
+	Address string `json:"address" yaml:"address"`
+	// Role is voter, stand-by or spare.
+	Role string `json:"role" yaml:"role"`
+}
+
+// ClusterRestored is the answer of PUT /internal/cluster/restore. It is not upstream's.
+type ClusterRestored struct {
+	// ServerName and Address are this server's in the restored cluster; "none" and empty for a
+	// standalone server.
+	ServerName string `json:"server_name"`
+	Address    string `json:"address"`
+	// Index is that of the last change in the backup, CreatedAt when it was made.
+	Index     uint64    `json:"index"`
+	CreatedAt time.Time `json:"created_at"`
+	// Forgotten are the former members that are not part of the restored cluster.
+	Forgotten []string `json:"forgotten"`
+}

@@ -46,6 +46,7 @@ const (
 	MemberOnline      Reason = "member_online"
 	LastMember        Reason = "last_member"
 	QuorumNeeded      Reason = "quorum_needed"
+	MemberFenced      Reason = "member_fenced"
 	ConfigInvalid     Reason = "config_invalid"
 	TokenMalformed    Reason = "token_malformed"
 	TokenUnknown      Reason = "token_unknown"
@@ -112,6 +113,7 @@ var reasons = map[Reason]reasonInfo{
 	MemberOnline:      {http.StatusConflict, "Cluster member is online", "stop that server for good, and wait until incus cluster list shows it as offline"},
 	LastMember:        {http.StatusBadRequest, "Member is the only member in the cluster", "to turn clustering off on it and keep its data: incus admin cluster disable"},
 	QuorumNeeded:      {http.StatusConflict, "The cluster would have no quorum", "start the members that the message names, or add another one, and try again"},
+	MemberFenced:      {http.StatusServiceUnavailable, "This member was shut out by a recovery of its cluster", "make it a clean server with: incus admin cluster reset, and let it join again; see docs/recover.md"},
 	ConfigInvalid:     {http.StatusBadRequest, "Invalid configuration", "see docs/configuration.md for keys and values"},
 	TokenMalformed:    {http.StatusBadRequest, "Invalid join token", "copy the whole token, as incus cluster add printed it"},
 	TokenUnknown:      {http.StatusForbidden, "No matching cluster join operation found", "issue a token: incus cluster add NAME"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -177,11 +178,16 @@ func run(ctx context.Context, w *world, args []string) int {
 	root.SetIn(w.stdin)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		a.report(err)
-		return 1
+	err := root.ExecuteContext(ctx)
+	var said saidError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &said):
+		return said.code
 	}
-	return 0
+	a.report(err)
+	return 1
 }
 
 func (a *app) rootCommand() *cobra.Command {

@@ -219,6 +219,7 @@ func (o *openAddresses) Probe(context.Context, string) (string, error) { return 
 
 // A bed is one server with all that it works with.
 type bed struct {
+	recovery fakeRecovery
 	t        testing.TB
 	store    *fakeStore
 	settings *fakeSettings
@@ -270,7 +271,7 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 		Join:       func(context.Context, api.ClusterPut, func(string)) error { return nil },
 		Reset:      func(context.Context) error { return nil },
 		Leadership: fakeLeadership{b},
-		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Operations: ops, Events: hub,
+		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Recovery: &b.recovery, Operations: ops, Events: hub,
 		Facts: Facts{
 			Hostname: "host1", Architectures: []string{"x86_64", "i686"}, Kernel: "Linux", KernelArchitecture: "x86_64",
 		},

@@ -18,19 +18,23 @@ import (
 // mayCall says, apart from the table of routes, who may call what. A route that is not
 // mentioned is for administrators, or, if it only reads, for trusted clients too.
 var mayCall = map[string]Callers{
-	"GET /":                                 anyone,
-	"GET /1.0":                              anyone,
-	"GET /1.0/cluster":                      trusted | Joiner,
-	"POST /1.0/certificates":                anyone,
-	"GET /1.0/operations/{id}/wait":         anyone,
-	"GET /1.0/warnings":                     administrators,
-	"GET /internal/ready":                   UnixSocket,
-	"PUT /internal/shutdown":                UnixSocket,
-	"PUT /internal/cluster/address":         Client | Member | UnixSocket,
-	"POST /internal/cluster/reset":          UnixSocket,
-	"POST /internal/cluster/join/preflight": anyone,
-	"POST /internal/cluster/join/admit":     Joiner | Member,
-	"POST /internal/cluster/join/abort":     Stranger | Joiner | Member,
+	"GET /":                                        anyone,
+	"GET /1.0":                                     anyone,
+	"GET /1.0/cluster":                             trusted | Joiner,
+	"POST /1.0/certificates":                       anyone,
+	"GET /1.0/operations/{id}/wait":                anyone,
+	"GET /1.0/warnings":                            administrators,
+	"GET /internal/ready":                          UnixSocket,
+	"PUT /internal/shutdown":                       UnixSocket,
+	"PUT /internal/cluster/address":                Client | Member | UnixSocket,
+	"POST /internal/cluster/reset":                 UnixSocket,
+	"POST /internal/cluster/join/preflight":        anyone,
+	"POST /internal/cluster/join/admit":            Joiner | Member,
+	"POST /internal/cluster/join/abort":            Stranger | Joiner | Member,
+	"GET /internal/cluster/database":               UnixSocket,
+	"DELETE /internal/cluster/raft-node/{address}": UnixSocket,
+	"GET /internal/cluster/backup":                 UnixSocket,
+	"PUT /internal/cluster/restore":                UnixSocket,
 }
 
 // callers returns, for each kind, the certificate that makes a caller one of it.
@@ -131,6 +135,12 @@ func TestTrustFollowsTheStateAndTheClock(t *testing.T) {
 		b.wantKind("admitted", cert, Joiner)
 		b.mustPropose(state.KindMemberAbort, state.MemberAbort{ID: joining.ID, Fingerprint: joining.Fingerprint})
 		b.wantKind("aborted", cert, Stranger)
+	})
+	t.Run("a member until a recovery goes on without it", func(t *testing.T) {
+		b := newCluster(t, "node1", "node2")
+		cert := b.certificate("node2")
+		b.mustPropose(state.KindClusterRecover, state.ClusterRecover{ID: "r1", MemberID: b.member("node1").ID, Incarnation: 2})
+		b.wantKind("fenced", cert, Stranger)
 	})
 	t.Run("a joiner until its claim runs out", func(t *testing.T) {
 		b := newCluster(t, "node1")

@@ -32,6 +32,7 @@ type Config struct {
 	Settings   Settings
 	TrustStore TrustStore
 	Daemon     Daemon
+	Recovery   Recovery
 	Operations *operations.Registry
 	Events     *events.Hub
 	Entities   Entities

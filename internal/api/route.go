@@ -81,6 +81,8 @@ const (
 	lengthy
 	// patient: as anyMember, but the call takes as long as the caller is willing to wait.
 	patient
+	// streaming: as patient, and the handler reads a body of any size itself.
+	streaming
 )
 
 // handler answers a call. It writes nothing itself and chooses no status.
@@ -180,6 +182,10 @@ func Routes() []Route {
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
+		{"GET", "/internal/cluster/database", local, anyMember, (*Server).databaseGet},
+		{"DELETE", "/internal/cluster/raft-node/{address}", local, anyMember, (*Server).raftNodeDelete},
+		{"GET", "/internal/cluster/backup", local, patient, (*Server).backupGet},
+		{"PUT", "/internal/cluster/restore", local, streaming, (*Server).restorePut},
 		{"PUT", "/internal/cluster/address", administrators, thisMember, (*Server).addressPut},
 		{"GET", "/internal/cluster/roles", trusted, anyMember, (*Server).rolesGet},
 		{"POST", "/internal/cluster/transfer-leader", administrators, anyMember, (*Server).leaderTransfer},

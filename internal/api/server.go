@@ -151,7 +151,9 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 	}
 	s.cfg.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
 		slog.String("caller", who.kind.String()))
-	if err := s.readBody(w, r, &who); err != nil {
+	if route.Scope == streaming {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(transferTime))
+	} else if err := s.readBody(w, r, &who); err != nil {
 		return reply{}, err
 	}
 	return s.dispatch(route, &call{Request: r, caller: who, vars: mux.Vars(r), query: r.URL.Query()})
@@ -165,7 +167,7 @@ func (s *Server) dispatch(route *Route, c *call) (reply, error) {
 			return s.forward(c, m), err
 		}
 	}
-	if route.Scope != patient {
+	if route.Scope != patient && route.Scope != streaming {
 		limit := callTimeout
 		if route.Scope == lengthy {
 			limit = lengthyTimeout

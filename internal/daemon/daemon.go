@@ -125,6 +125,8 @@ type Daemon struct {
 	// swapped is closed and replaced when the replica is.
 	swapMu  sync.Mutex
 	swapped chan struct{}
+	// fenced wakes who lets this member follow a recovered cluster.
+	fenced chan struct{}
 }
 
 // Start opens everything and returns a daemon that answers. The unix socket answers
@@ -167,6 +169,7 @@ func newDaemon(cfg Config) *Daemon {
 		done:     make(chan struct{}),
 		swapped:  make(chan struct{}),
 		resets:   make(chan chan error),
+		fenced:   make(chan struct{}, 1),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.failed, d.fail = context.WithCancelCause(context.Background())
@@ -192,6 +195,7 @@ func (d *Daemon) start() error {
 	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
 	d.joins.Go(d.watchStanding)
+	d.joins.Go(d.followRecoveries)
 	d.wg.Go(d.becomeReady)
 	return nil
 }
@@ -257,6 +261,7 @@ func (d *Daemon) buildServices() error {
 		Settings:       d.settings,
 		TrustStore:     (*trustStore)(d),
 		Daemon:         (*lifecycle)(d),
+		Recovery:       (*recoverer)(d),
 		Operations:     d.operations,
 		Events:         d.events,
 		Entities:       d.entities,

@@ -33,6 +33,9 @@ func (d *Daemon) keep(view *raftstore.View) {
 	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {
 		d.log.Error("write the cluster certificate's files", "err", err)
 	}
+	if err := d.local.NoteIncarnation(view.Cluster().Incarnation); err != nil {
+		d.log.Error("note the cluster's incarnation", "err", err)
+	}
 	// Before the replica has seen the present it may lack members that are noted already.
 	if store := d.current.store.Load(); !view.Cluster().Enabled || !store.Synced() {
 		return

@@ -122,15 +122,22 @@ func (d *Daemon) openReplica(rep localstore.Replica, peers []raftstore.Peer, cre
 	var store *raftstore.Store
 	isOpen := make(chan struct{})
 	cfg := raftstore.Config{
-		ID:             rep.ID,
-		ClusterID:      rep.ClusterID,
-		Dir:            d.replicaDir(rep),
-		Create:         create,
-		Bootstrap:      bootstrap,
-		Certificate:    d.own.TLS,
-		Peers:          peers,
-		Removed:        d.notedRemoval(rep.ID),
-		CommitHint:     d.local.CommitHint(rep.ID),
+		ID:          rep.ID,
+		ClusterID:   rep.ClusterID,
+		Dir:         d.replicaDir(rep),
+		Create:      create,
+		Bootstrap:   bootstrap,
+		Certificate: d.own.TLS,
+		Peers:       peers,
+		Removed:     d.notedRemoval(rep.ID),
+		CommitHint:  d.local.CommitHint(rep.ID),
+		Incarnation: rep.Incarnation,
+		Moved:       d.movedPeers(),
+		OnFenced: func(reason *api.Error) {
+			if d.current.ID() == rep.ID { // and not one that a join fills
+				d.onFenced(reason)
+			}
+		},
 		SaveCommitHint: func(index uint64) { d.saveHint(rep.ID, index) },
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return d.cfg.Dial(ctx, "tcp", address)
@@ -167,6 +174,9 @@ func (d *Daemon) openReplica(rep localstore.Replica, peers []raftstore.Peer, cre
 		Now:           d.cfg.Now,
 		Logger:        d.log.With("member", rep.ID[:8]),
 	}
+	if now, ok := d.local.Current(); ok && now == rep {
+		cfg.ShutOut = d.shutOutReason()
+	}
 	store, err := raftstore.Open(cfg)
 	close(isOpen) // store is set: the callbacks may use it
 	return store, err
@@ -190,7 +200,7 @@ func (d *Daemon) saveHint(replica string, index uint64) {
 
 // initCluster makes the first entry of a new store, and of one whose first start was cut off.
 func (d *Daemon) initCluster(store *raftstore.Store, clusterID string) error {
-	if len(store.Servers()) > 1 || store.Local().Cluster().ID != "" {
+	if len(store.Servers()) > 1 || store.Local().Cluster().ID != "" || store.ShutOutReason() != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, 30*time.Second)
@@ -235,6 +245,15 @@ func (d *Daemon) replicaDir(rep localstore.Replica) string {
 // knownPeers are the members as this server last knew them.
 func (d *Daemon) knownPeers() []raftstore.Peer {
 	return storePeers(d.local.Peers(), d.log)
+}
+
+// movedPeers are the members that an administrator noted another address for.
+func (d *Daemon) movedPeers() map[string]raftstore.Move {
+	out := make(map[string]raftstore.Move)
+	for id, m := range d.local.Moved() {
+		out[id] = raftstore.Move(m)
+	}
+	return out
 }
 
 func storePeers(peers []localstore.Peer, log *slog.Logger) []raftstore.Peer {

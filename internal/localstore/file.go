@@ -36,6 +36,9 @@ const (
 	keyJoin      = "join"
 	keyPeers     = "peers"
 	keyRemoval   = "removal"
+	keyShutOut   = "shutout"
+	keyReadmit   = "readmit"
+	keyMoved     = "moved"
 	prefixMade   = "made/"  // and the entity's ID
 	bucketConfig = "config" // by configuration key
 )
@@ -238,6 +241,9 @@ func read(tx *bolt.Tx) (contents, error) {
 		getOptional(tx, keyJoin, &data.join),
 		getOptional(tx, keyPeers, &data.peers),
 		getOptional(tx, keyRemoval, &data.removal),
+		getOptional(tx, keyShutOut, &data.shutOut),
+		getOptional(tx, keyReadmit, &data.readmit),
+		getOptional(tx, keyMoved, &data.moved),
 		readConfig(tx, data.config),
 		readMade(tx, data.made),
 	)

@@ -14,6 +14,33 @@ type Replica struct {
 	Dir string `json:"dir"`
 	// ClusterID is the cluster that the replica is of.
 	ClusterID string `json:"cluster_id"`
+	// Incarnation is the cluster's as the replica last had it; 0 while nothing is known.
+	Incarnation int `json:"incarnation,omitempty"`
+}
+
+// A ShutOut says that this member takes no part in its cluster any more, and why.
+type ShutOut struct {
+	// Reason is a reason code of the API, Message and Hint what people are told.
+	Reason  string    `json:"reason"`
+	Message string    `json:"message"`
+	Hint    string    `json:"hint,omitempty"`
+	Since   time.Time `json:"since"`
+	// Final is set when the cluster has said that this member cannot follow it.
+	Final bool `json:"final,omitempty"`
+}
+
+// A Move is another address of a member. It counts while the member's row has the old one.
+type Move struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// A Readmission is due when a member that was shut out has taken over the state of its recovered
+// cluster: it names the last entry that it had applied before, and in which incarnation.
+type Readmission struct {
+	Incarnation int    `json:"incarnation"`
+	Index       uint64 `json:"index"`
+	Term        uint64 `json:"term"`
 }
 
 // A JoinRecord says that a join has begun, and all that is needed to go on with it.

@@ -27,6 +27,9 @@ type contents struct {
 	join    *JoinRecord
 	peers   []Peer
 	removal *Removal
+	shutOut *ShutOut
+	readmit *Readmission
+	moved   map[string]Move
 	config  map[string]string
 	made    map[string]Made
 }
@@ -106,7 +109,10 @@ func (s *Store) FinishJoin() (old Replica, err error) {
 			old = *data.current
 		}
 		fresh := data.join.Replica
-		data.current, data.join = &fresh, nil
+		data.current, data.join, data.shutOut, data.readmit = &fresh, nil, nil, nil
+		if err := errors.Join(remove(tx, bucketMember, keyShutOut), remove(tx, bucketMember, keyReadmit)); err != nil {
+			return err
+		}
 		if err := put(tx, bucketMember, keyCurrent, fresh); err != nil {
 			return err
 		}
@@ -150,7 +156,12 @@ func (s *Store) StartOver(fresh Replica) error {
 			old = *data.current
 		}
 		data.current, data.peers, data.removal = &fresh, nil, nil
-		return errors.Join(put(tx, bucketMember, keyCurrent, fresh), remove(tx, bucketMember, keyPeers), remove(tx, bucketMember, keyRemoval))
+		data.shutOut, data.readmit, data.moved = nil, nil, nil
+		var gone []error
+		for _, key := range []string{keyPeers, keyRemoval, keyShutOut, keyReadmit, keyMoved} {
+			gone = append(gone, remove(tx, bucketMember, key))
+		}
+		return errors.Join(put(tx, bucketMember, keyCurrent, fresh), errors.Join(gone...))
 	})
 	if err == nil {
 		s.hint.forget(old.ID)

@@ -102,7 +102,7 @@ func (s *Admissions) admission(ctx context.Context, fingerprint, id string) (*Ad
 		Peers:       []Peer{},
 	}
 	for _, p := range view.Members() {
-		if p.ID != id {
+		if p.ID != id && p.Fenced == 0 {
 			a.Peers = append(a.Peers, Peer{ID: p.ID, Name: p.Name, Address: p.Address, Certificate: p.Certificate, Voter: view.IsVoter(p.ID)})
 		}
 	}

@@ -256,6 +256,9 @@ func candidates(view *state.View, servers []state.Server, leader string, ready f
 	}
 	var out []Candidate
 	for _, m := range view.Members() {
+		if m.Fenced != 0 {
+			continue // of an earlier incarnation of the cluster: it can hold no role
+		}
 		c := Candidate{
 			ID:     m.ID,
 			Number: m.Number,

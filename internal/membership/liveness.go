@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"incusd/internal/config"
@@ -35,7 +36,7 @@ func (t *term) judge(ctx context.Context) {
 
 // livenessChanges compares all active members with what the state says of them.
 func (t *term) livenessChanges(view *raftstore.View, known acquaintances) []state.LivenessChange {
-	members := view.Members()
+	members := slices.DeleteFunc(view.Members(), func(m *state.Member) bool { return m.Fenced != 0 })
 	known.keepOnly(members)
 	threshold := config.GetDuration(view.Config(), "cluster.offline_threshold")
 	var changes []state.LivenessChange

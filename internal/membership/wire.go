@@ -105,8 +105,11 @@ func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, mes
 		silent := max(now.Sub(m.Since), 0).Round(time.Second)
 		status, message = StatusOffline, fmt.Sprintf("No heartbeat for %s (%s)", silent, m.Since.Format(timeFormat))
 	}
-	if m.Removal != nil {
+	switch {
+	case m.Removal != nil:
 		message = "Being removed: " + removalStep(view, m)
+	case m.Fenced != 0:
+		message = m.Reason
 	}
 	switch {
 	case view.Stale == nil:

@@ -89,6 +89,8 @@ func (c *calls) Propose(args *ProposeArgs, reply *ProposeReply) error {
 func (c *calls) mayPropose(cmd state.Command) *api.Error {
 	m, ok := c.store.fsm.state.View().Member(c.from)
 	switch {
+	case ok && m.Fenced != 0:
+		return fencedBy(c.store.fsm.state.View())
 	case ok && m.State == state.MemberActive:
 		return nil
 	case ok && cmd.Kind == state.KindMemberActivate:

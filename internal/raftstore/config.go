@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"incusd/api"
 	"incusd/internal/raftstore/state"
 )
 
@@ -57,6 +58,9 @@ type Peer struct {
 	Fingerprint string
 }
 
+// A Move is another address of a member.
+type Move struct{ From, To string }
+
 // Config is what Open needs. ID, Dir, ClusterID, Certificate and Dial are required.
 type Config struct {
 	// ID is this member's Raft server ID, which is also its address within Raft.
@@ -93,6 +97,16 @@ type Config struct {
 	// OnTransfer, if set, is called on the leader to hand leadership to a member, or to whom
 	// it chooses if that is "". It returns who leads then.
 	OnTransfer func(ctx context.Context, to string) (leader string, err error)
+	// Moved are other addresses of members, by ID: each counts while the member's row, or Peers,
+	// has the address that it replaces.
+	Moved map[string]Move
+	// Incarnation is the one that the replica was of when it was last open; 0 for a new one.
+	Incarnation int
+	// ShutOut, if set, is why this member takes no part in its cluster: see Store.ShutOut.
+	ShutOut *api.Error
+	// OnFenced, if set, is called when a member of a later incarnation of the cluster was met: the
+	// store is shut out by then, and reason says why.
+	OnFenced func(reason *api.Error)
 	// OnLeader, if set, runs while this member leads; its context ends with leadership.
 	OnLeader func(ctx context.Context)
 	// WrapLog, if set, stands between Raft and its log; for tests of bad disks.

@@ -121,6 +121,8 @@ func (s *Store) serveStream(st *stream, h hello) {
 			<-conn.done // the caller closes what is below when this returns
 		case <-s.closed:
 		}
+	case purposeAdopt:
+		s.serveAdoption(conn, st, h)
 	case purposeCall:
 		srv := rpc.NewServer()
 		if err := srv.RegisterName(callService, &calls{store: s, from: h.From}); err != nil {

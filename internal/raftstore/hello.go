@@ -24,6 +24,8 @@ const ALPN = "incus-raft/1"
 const (
 	purposeRaft = "raft"
 	purposeCall = "call"
+	// purposeAdopt asks a recovered cluster for its present state, in order to follow it.
+	purposeAdopt = "adopt"
 )
 
 // helloTime bounds the opening of a connection, both ways together.
@@ -40,10 +42,12 @@ type hello struct {
 	From    string `json:"from"`
 	To      string `json:"to"`
 	Purpose string `json:"purpose"`
+	Lineage
 }
 
 // A welcome answers a hello.
 type welcome struct {
+	Lineage
 	Error *api.Error `json:"error,omitempty"`
 	// Removed is set if the caller is refused because it was removed.
 	Removed *state.Removed `json:"removed,omitempty"`
@@ -120,9 +124,6 @@ func readMessage(r *bufio.Reader, v any) error {
 // dial opens a connection to a member for one purpose. It blocks until the member
 // has agreed, ctx ends, or a bound is reached.
 func (s *Store) dial(ctx context.Context, id, purpose string) (net.Conn, error) {
-	if err := s.outcast(); err != nil {
-		return nil, err
-	}
 	peer, ok := s.peer(id)
 	if !ok {
 		return nil, api.Errorf(api.MemberNotFound, "no member has the ID %s", id)
@@ -131,14 +132,44 @@ func (s *Store) dial(ctx context.Context, id, purpose string) (net.Conn, error) 
 }
 
 func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Conn, error) {
+	if err := s.outcast(); err != nil && purpose != purposeAdopt {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, min(helloTime, s.cfg.Timing.Call))
 	defer cancel()
-	raw, err := s.cfg.Dial(ctx, peer.Address)
+	link := s.link()
+	st, err := link.open(ctx, peer, purpose)
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		s.learnRemoval(refused.Removed)
+		if link.Lineage.of(refused.Lineage) == kinNewer {
+			s.learnFenced(peer.ID, refused.welcome.Error)
+		}
+	}
+	return st, err
+}
+
+func (s *Store) link() Link {
+	return Link{ID: s.cfg.ID, ClusterID: s.cfg.ClusterID, Lineage: s.lineage(), Certificate: s.cfg.Certificate, Dial: s.cfg.Dial}
+}
+
+// A Link is how one server speaks to members of its cluster: what a connection is opened with.
+type Link struct {
+	// ID is the server's own.
+	ID, ClusterID string
+	Lineage       Lineage
+	Certificate   tls.Certificate
+	Dial          func(ctx context.Context, address string) (net.Conn, error)
+}
+
+// open opens a connection to peer. It blocks until the peer has agreed or ctx ends.
+func (l Link) open(ctx context.Context, peer Peer, purpose string) (net.Conn, error) {
+	raw, err := l.Dial(ctx, peer.Address)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, clientTLS(s.cfg.Certificate, peer.Fingerprint))
-	st, err := s.openStream(ctx, conn, hello{Cluster: s.cfg.ClusterID, From: s.cfg.ID, To: peer.ID, Purpose: purpose})
+	conn := tls.Client(raw, clientTLS(l.Certificate, peer.Fingerprint))
+	st, err := openStream(ctx, conn, hello{Cluster: l.ClusterID, From: l.ID, To: peer.ID, Purpose: purpose, Lineage: l.Lineage})
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("connect to member at %s: %w", peer.Address, err)
@@ -146,7 +177,7 @@ func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Co
 	return st, nil
 }
 
-func (s *Store) openStream(ctx context.Context, conn *tls.Conn, h hello) (*stream, error) {
+func openStream(ctx context.Context, conn *tls.Conn, h hello) (*stream, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -162,11 +193,16 @@ func (s *Store) openStream(ctx context.Context, conn *tls.Conn, h hello) (*strea
 		return nil, err
 	}
 	if w.Error != nil {
-		s.learnRemoval(w.Removed)
-		return nil, w.Error
+		return nil, &refusedError{w}
 	}
 	return st, conn.SetDeadline(time.Time{})
 }
+
+// A refusedError is the refusal of a member that proved to be the one that was meant.
+type refusedError struct{ welcome }
+
+func (e *refusedError) Error() string { return e.welcome.Error.Error() }
+func (e *refusedError) Unwrap() error { return e.welcome.Error }
 
 // An Endpoint hands incoming connections of one listener to the replicas of this
 // process: the one in use and, during a join, the one being filled.
@@ -185,6 +221,9 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 	if refusal == nil {
 		refusal = &welcome{}
 	}
+	if s != nil {
+		refusal.Lineage = s.lineage()
+	}
 	if err := writeMessage(conn, refusal); err != nil || refusal.Error != nil {
 		return
 	}
@@ -192,10 +231,12 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 	s.serveStream(st, h)
 }
 
-// admit finds the replica that is called, or the answer for a caller that is not let in.
+// admit finds the replica that is called, or the answer for a caller that is not let in. The store
+// is nil for whoever has not proved to be a member: strangers are not told in which incarnation
+// the cluster is.
 func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *welcome) {
 	s, ok := e.stores.get(h.To)
-	if !ok || s.cfg.ClusterID != h.Cluster || s.outcast() != nil {
+	if !ok || s.cfg.ClusterID != h.Cluster || s.removed() {
 		return nil, &welcome{Error: api.Errorf(api.MemberNotFound, "this server is not member %s of cluster %s", h.To, h.Cluster)}
 	}
 	peer, ok := s.peer(h.From)
@@ -205,5 +246,28 @@ func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *welcome) {
 	if !ok || fingerprint == "" || peer.Fingerprint != fingerprint {
 		return nil, s.refusal(h.From, fingerprint)
 	}
+	if refusal := s.admitMember(h); refusal != nil {
+		return s, &welcome{Error: refusal}
+	}
 	return s, nil
+}
+
+// admitMember decides about a connection of a member that has proved its key.
+func (s *Store) admitMember(h hello) *api.Error {
+	view := s.fsm.state.View()
+	m, hasRow := view.Member(h.From)
+	refusal, newer := judgeLineage(s.lineage(), view, h.Lineage)
+	if newer && hasRow && m.State == state.MemberActive {
+		s.learnFenced(h.From, refusal)
+	}
+	if refusal == nil && hasRow && m.Fenced != 0 && h.Incarnation < m.Fenced {
+		refusal = fencedBy(view) // an empty replica of a member that had one
+	}
+	if h.Purpose == purposeAdopt {
+		return nil // it is of an earlier lineage, and that is what it asks about
+	}
+	if reason := s.shutOut.Load(); reason != nil && refusal == nil {
+		refusal = reason
+	}
+	return refusal
 }

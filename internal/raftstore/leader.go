@@ -57,6 +57,9 @@ func (s *Store) leaderLost() (lost bool, since time.Time) {
 // a majority of the voters did not answer just now, or the call has seen for itself that
 // none comes.
 func (s *Store) givenUp(start time.Time) bool {
+	if s.outcast() != nil {
+		return true
+	}
 	lost, since := s.leaderLost()
 	if !lost || time.Since(since) <= s.cfg.Timing.GiveUp {
 		return false
@@ -164,6 +167,7 @@ func (s *Store) startLeading() (stop func()) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	var wg sync.WaitGroup
 	s.transport.forgetMatches()
+	wg.Go(func() { s.tellFenced(ctx) })
 	wg.Go(func() {
 		if !s.declareUntilDone(ctx, term) {
 			return
@@ -411,12 +415,18 @@ func (s *Store) TransferLeadership(ctx context.Context, to string) error {
 // Ready tells the leader, found through the members known here, that this new member
 // listens and may be added. It blocks until it was added or ctx ends.
 func (s *Store) Ready(ctx context.Context) error {
+	return s.askUntilAnswered(ctx, "Ready", &struct{}{})
+}
+
+// askUntilAnswered calls the leader, which this member does not hear yet, for something that may be
+// asked more than once. It blocks until the leader has answered or ctx ends.
+func (s *Store) askUntilAnswered(ctx context.Context, method string, args any) error {
 	last := errors.New("no member is known")
 	for {
 		next := s.peerIDs()
 		for i := 0; i < len(next); i++ {
 			var reply ReadyReply
-			err := s.call(ctx, next[i], "Ready", &struct{}{}, &reply)
+			err := s.call(ctx, next[i], method, args, &reply)
 			switch {
 			case err != nil:
 				last = err

@@ -143,7 +143,7 @@ func withDone(ctx context.Context, done <-chan struct{}) (context.Context, conte
 
 // lead takes a command as the leader and blocks until it is applied here.
 func (s *Store) lead(ctx context.Context, cmd state.Command) ProposeReply {
-	if !s.IsLeader() {
+	if !s.IsLeader() || s.outcast() != nil {
 		return ProposeReply{Refused: errNotLeader.Error()}
 	}
 	// An entry that this build cannot apply would stop every member, at every start.

@@ -93,7 +93,9 @@ func (s *Store) staleView(since time.Time) *View {
 		return &View{View: v, Stale: &Stale{Reason: api.MemberRemoved, Index: v.Index(), Since: r.At}}
 	}
 	stale := &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since, Silent: s.roll.get()}
-	if q, ok := s.lostQuorum(v); ok {
+	if out := s.shutOut.Load(); out != nil {
+		stale.Reason, stale.Silent = out.Reason, nil
+	} else if q, ok := s.lostQuorum(v); ok {
 		stale.Quorum = &q
 	}
 	return &View{View: v, Stale: stale}
@@ -102,6 +104,9 @@ func (s *Store) staleView(since time.Time) *View {
 // noQuorum refuses for want of a leader. Once the others were asked it says who is missing;
 // before, why this call came to nothing.
 func (s *Store) noQuorum(why string) error {
+	if err := s.outcast(); err != nil {
+		return err
+	}
 	view := s.fsm.state.View()
 	if q, ok := s.lostQuorum(view); ok {
 		why = q.describe(view)

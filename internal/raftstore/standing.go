@@ -67,7 +67,15 @@ func (s *Store) outcast() error {
 	if r, removed := s.Removal(); removed {
 		return r.Refusal()
 	}
+	if reason := s.shutOut.Load(); reason != nil {
+		return reason
+	}
 	return nil
+}
+
+func (s *Store) removed() bool {
+	_, removed := s.Removal()
+	return removed
 }
 
 // refusal is the answer to a caller that is no member as far as this one knows. Only a

@@ -44,6 +44,12 @@ type Store struct {
 	roll     roll
 	standing standing
 
+	// shutOut is why this member takes no part any more; nil while it does.
+	shutOut atomic.Pointer[api.Error]
+	// raftDone waits for Raft, which stops once.
+	raftOnce sync.Once
+	raftDone raft.Future
+
 	proposals chan *proposal
 	roundMu   sync.Mutex
 	nextRound *readRound
@@ -113,6 +119,9 @@ func (s *Store) start() error {
 	if s.raft, err = raft.NewRaft(conf, s.fsm, cached, stable, s.disk.snapshots, s.transport); err != nil {
 		return logError(s.cfg.Dir, err)
 	}
+	if s.cfg.ShutOut != nil {
+		s.ShutOut(s.cfg.ShutOut)
+	}
 	s.wg.Go(s.watchLeader)
 	s.wg.Go(s.watchPeers)
 	s.wg.Go(s.watchRoll)
@@ -120,6 +129,9 @@ func (s *Store) start() error {
 	s.wg.Go(s.fold)
 	s.wg.Go(s.saveHints)
 	s.wg.Go(s.compact)
+	if s.cfg.ShutOut != nil {
+		return nil
+	}
 	return s.electAlone()
 }
 
@@ -318,7 +330,7 @@ func (s *Store) shutdown() error {
 	s.closeOnce.Do(func() {
 		var done raft.Future
 		if s.raft != nil {
-			done = s.raft.Shutdown()
+			done = s.stopRaft()
 		}
 		s.spawnMu.Lock()
 		s.stopping = true
@@ -335,6 +347,12 @@ func (s *Store) shutdown() error {
 		err = errors.Join(err, s.disk.close())
 	})
 	return err
+}
+
+// stopRaft tells Raft to stop, the first time, and returns what waits for it.
+func (s *Store) stopRaft() raft.Future {
+	s.raftOnce.Do(func() { s.raftDone = s.raft.Shutdown() })
+	return s.raftDone
 }
 
 // spawn runs f in a goroutine that Close waits for. It refuses once the store is closing.
@@ -354,7 +372,7 @@ func (s *Store) spawn(f func()) bool {
 func (s *Store) peer(id string) (Peer, bool) {
 	view := s.fsm.state.View()
 	if m, ok := view.Member(id); ok && m.Address != "" {
-		return Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}, true
+		return s.moved(Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}), true
 	}
 	if _, removed := view.Removed(id); removed {
 		return Peer{}, false
@@ -362,11 +380,19 @@ func (s *Store) peer(id string) (Peer, bool) {
 	if !s.caughtUp.Load() {
 		for _, p := range s.cfg.Peers {
 			if p.ID == id {
-				return p, true
+				return s.moved(p), true
 			}
 		}
 	}
 	return s.hints.get(id, s.fsm.applied.Load())
+}
+
+// moved gives a peer the address that an administrator noted for it here.
+func (s *Store) moved(p Peer) Peer {
+	if move, ok := s.cfg.Moved[p.ID]; ok && move.From == p.Address {
+		p.Address = move.To
+	}
+	return p
 }
 
 // peerIDs lists all members known, other than this one.
@@ -384,3 +410,6 @@ func (s *Store) peerIDs() []string {
 	slices.Sort(ids)
 	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == s.cfg.ID })
 }
+
+// LastIndex is the index of the last entry of this member's log.
+func (s *Store) LastIndex() uint64 { return s.raft.LastIndex() }

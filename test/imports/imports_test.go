@@ -27,12 +27,13 @@ const module = "incusd"
 // aside. It is read from the top: everything points downwards.
 var allowed = map[string][]string{
 	// The daemon's side.
-	"cmd/incusd": {"internal/daemon", "internal/raftstore" /* its timing, from the environment */, "api"},
+	"cmd/incusd": {"internal/daemon", "internal/recovery", "client", "internal/raftstore" /* its timing, from the environment */, "api"},
 	"internal/daemon": {
 		"internal/api", "internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events",
 		"internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
-		"internal/storage", "internal/network", "internal/resources",
+		"internal/storage", "internal/network", "internal/resources", "internal/recovery",
 	},
+	"internal/recovery": {"internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/api": {
 		"internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events", "internal/filter",
 		"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
@@ -64,7 +65,7 @@ var allowed = map[string][]string{
 
 	// For tests only; see TestWhatIsForTestsIsInNoProgram.
 	"client/clienttest":    {"api"},
-	"internal/clustertest": {"internal/daemon", "internal/localstore", "internal/membership", "internal/network", "internal/raftstore", "internal/storage", "api"},
+	"internal/clustertest": {"internal/daemon", "internal/recovery", "internal/localstore", "internal/membership", "internal/network", "internal/raftstore", "internal/storage", "api"},
 	"test/bench":           {"test/loopback", "api"},
 	"test/binaries":        {},
 	"test/cli":             {},
@@ -80,7 +81,7 @@ var allowed = map[string][]string{
 var libraries = map[string][]string{
 	"github.com/coder/websocket":       {"internal/api", "client", "client/clienttest"},
 	"github.com/coreos/go-systemd/v22": {"cmd/incusd"},
-	"github.com/google/uuid":           {"internal/daemon", "internal/entities", "internal/membership", "internal/operations", "internal/raftstore", "internal/tokens"},
+	"github.com/google/uuid":           {"internal/daemon", "internal/entities", "internal/membership", "internal/operations", "internal/raftstore", "internal/recovery", "internal/tokens"},
 	"github.com/gorilla/mux":           {"internal/api"},
 	"github.com/hashicorp/go-hclog":    {"internal/raftstore"},
 	"github.com/hashicorp/go-memdb":    {"internal/raftstore/state"},
@@ -91,10 +92,10 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/incus", "cmd/incusd"},
 	"github.com/vishvananda/netlink":      {"internal/network"},
 	"go.etcd.io/bbolt":                    {"internal/localstore", "internal/raftstore"},
-	"go.yaml.in/yaml/v3":                  {"api", "cmd/incus", "cmd/incus/internal/table"},
+	"go.yaml.in/yaml/v3":                  {"api", "cmd/incus", "cmd/incus/internal/table", "cmd/incusd"},
 	"golang.org/x/crypto":                 {"internal/trust"},
 	"golang.org/x/sys":                    {"client", "cmd/incus", "internal/api", "internal/network", "internal/storage"},
-	"golang.org/x/term":                   {"cmd/incus"},
+	"golang.org/x/term":                   {"cmd/incus", "cmd/incusd"},
 	"golang.org/x/time":                   {"internal/api"},
 }
 

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"incusd/api"
+)
+
+func (a *app) adminBackupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Write the cluster's whole state to a file",
+		Long: "Write the cluster's whole state to a file, as of one moment, while the cluster runs.\n\n" +
+			"Any member will do. The file holds the cluster's key and live join tokens: keep it\nlike a private key. What pools and networks hold on the members' disks is not in it.",
+		Args: argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			size, err := a.backup(cmd.Context(), args[0])
+			if err == nil {
+				a.say("Wrote %d bytes to %s. The file holds secrets: keep it like a private key.", size, args[0])
+			}
+			return err
+		},
+	}
+}
+
+// backup writes beside path first: a file under that name is a whole backup, whatever happens.
+func (a *app) backup(ctx context.Context, path string) (int64, error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".part") // 0600
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(file.Name())
+	size, err := a.client().Backup(ctx, file)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return 0, err
+	}
+	return size, os.Rename(file.Name(), path)
+}
+
+func (a *app) adminRestoreCommand() *cobra.Command {
+	var name, address string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make a backup the state of this server, as a cluster of one",
+		Long: "Make a backup the state of this server, as a cluster of one.\n\n" +
+			"The server must be standalone and have no pools, networks or volumes. It becomes the\nmember of the backup that has its key or the given name; all other members are forgotten.",
+		Args: argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.restore(cmd.Context(), args[0], name, address, yes)
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "Be the member called `NAME`, of the backup or new")
+	cmd.Flags().StringVar(&address, "address", "", "Be reached by other servers at `ADDRESS`")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Ask nothing")
+	return cmd
+}
+
+const restoreQuestion = `This drops the configuration and trusted certificates of this server, and makes it the
+only member of a cluster with the state of the backup. If members of the old cluster
+still run, there will be two clusters of which each believes to be the one.
+
+Do you want to proceed? (yes/no): `
+
+func (a *app) restore(ctx context.Context, path, name, address string, yes bool) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if !yes {
+		answer, err := a.prompter().line(ctx, restoreQuestion)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if !strings.EqualFold(answer, "yes") {
+			return api.Errorf(api.BadRequest, "Restore aborted")
+		}
+	}
+	done, err := a.client().Restore(ctx, file, name, address)
+	if err != nil {
+		return err
+	}
+	a.say("Restored %q from the backup of %s.", done.ServerName, a.date(done.CreatedAt))
+	if len(done.Forgotten) > 0 {
+		a.say("Forgotten members: %s. Add new ones with: incus cluster add NAME", strings.Join(done.Forgotten, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package recovery
+
+import (
+	"fmt"
+
+	"incusd/api"
+	"incusd/internal/config"
+	"incusd/internal/localstore"
+	"incusd/internal/raftstore/state"
+)
+
+// CheckEdit tells why what an administrator made of the list of members cannot be done; nil if it
+// can. Its texts are those of the protocol (cli.md §8).
+func CheckEdit(old, edited []api.ClusterDatabaseMember) error {
+	switch {
+	case len(edited) < len(old):
+		return invalid("Removing cluster members is not supported")
+	case len(edited) > len(old):
+		return invalid("Adding cluster members is not supported")
+	}
+	voters, roles := 0, false
+	for i, was := range old {
+		is := edited[i]
+		switch {
+		case is.ID != was.ID:
+			return invalid("Changing cluster member ID is not supported")
+		case is.Name != was.Name:
+			return invalid("Changing cluster member name is not supported")
+		case is.Role != state.RoleVoter && is.Role != state.RoleStandby && is.Role != state.RoleSpare:
+			return invalid("unknown raft role: %q", is.Role)
+		case was.Role == state.RoleSpare && is.Role == state.RoleVoter:
+			return invalid("A %q cluster member cannot become a %q", state.RoleSpare, state.RoleVoter)
+		}
+		if is.Role == state.RoleVoter {
+			voters++
+		}
+		roles = roles || is.Role != was.Role
+	}
+	switch {
+	case !roles:
+		return checkAddresses(edited)
+	case voters == 0:
+		return invalid("At least one member must be a %q", state.RoleVoter)
+	case voters < 2 && len(edited) > 2:
+		return invalid("Number of %q must be 2 or more", state.RoleVoter)
+	}
+	return invalid("Roles cannot be edited: the members give them to each other as soon as a majority of voters runs").
+		WithHint("if that majority will not come back, run on the member with the freshest copy: incusd cluster recover-from-quorum-loss")
+}
+
+func checkAddresses(edited []api.ClusterDatabaseMember) error {
+	owner := make(map[string]string, len(edited))
+	for i, m := range edited {
+		if m.Address == "" || config.IsWildcard(m.Address) {
+			return api.Errorf(api.AddressInvalid, "Member %q needs an address that others can reach, not %q", m.Name, m.Address)
+		}
+		edited[i].Address = config.CanonicalAddress(m.Address, config.DefaultPort)
+		if err := config.ValidateListenAddress(edited[i].Address, config.AddressOptions{AllowDNS: true}); err != nil {
+			return api.Errorf(api.AddressInvalid, "Member %q: %v", m.Name, err)
+		}
+		if other, taken := owner[edited[i].Address]; taken {
+			return api.Errorf(api.AddressTaken, "Members %q and %q have the same address %s", other, m.Name, edited[i].Address)
+		}
+		owner[edited[i].Address] = m.Name
+	}
+	return nil
+}
+
+func invalid(format string, args ...any) *api.Error {
+	return api.Errorf(api.BadRequest, format, args...)
+}
+
+// Edit notes other addresses of members, and this server's own in its configuration. They count
+// from the daemon's next start on: each member reaches the others there, and tells the cluster its
+// own. Every member must be given the same list.
+func (s *Server) Edit(edited []api.ClusterDatabaseMember) error {
+	view := s.copy.Tables.View()
+	if !view.Cluster().Enabled {
+		return api.Errorf(api.NotClustered, "Can't edit cluster configuration as server isn't clustered (missing \"cluster.https_address\" config)")
+	}
+	if err := CheckEdit(s.Database().Members, edited); err != nil {
+		return err
+	}
+	moved := make(map[string]localstore.Move)
+	set := make(map[string]string)
+	for i, m := range view.Members() {
+		if m.ID == s.replica.ID {
+			set = s.ownAddress(m.Address, edited[i].Address)
+		}
+		if edited[i].Address != m.Address {
+			moved[m.ID] = localstore.Move{From: m.Address, To: edited[i].Address}
+		}
+	}
+	if err := s.local.SetMoved(moved, set); err != nil {
+		return fmt.Errorf("note the addresses: %w", err)
+	}
+	return nil
+}
+
+// ownAddress are the local keys of this server at its new address. Where clients reach it moves
+// along if it was the same.
+func (s *Server) ownAddress(row, now string) map[string]string {
+	local := s.local.Config()
+	was := config.CanonicalAddress(local["cluster.https_address"], config.DefaultPort)
+	if was == now {
+		return nil
+	}
+	set := map[string]string{"cluster.https_address": now}
+	if core := config.CanonicalAddress(local["core.https_address"], config.DefaultPort); core == was || core == row {
+		set["core.https_address"] = now
+	}
+	return set
+}

@@ -1,0 +1,207 @@
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"incusd/api"
+	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
+	"incusd/internal/trust"
+)
+
+// surveyTime bounds the questions to the other members, which are asked all at once.
+const surveyTime = 3 * time.Second
+
+// A Survivor is a member as it is found before a recovery.
+type Survivor struct {
+	Name, Address string
+	ID            string
+	// Self is the server that the recovery is to go on from.
+	Self bool
+	// Voter is set if it has a vote, by the freshest log that was found.
+	Voter bool
+	// Reached is set if it runs and has said what its log holds: Last is that, Applied the last
+	// entry that it knows to be committed, Leader the ID of the leader that it hears.
+	Reached bool
+	Last    Position
+	Applied uint64
+	Leader  string
+	// Newer is set if it is of a later incarnation: the cluster has been recovered already.
+	Newer bool
+	// Problem is why it was not reached.
+	Problem string
+
+	servers []state.Server
+}
+
+// A Position is an entry of a log. Of two logs the one with the later last entry is fresher.
+type Position struct{ Term, Index uint64 }
+
+// Compare orders positions as Raft does.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Term, q.Term), cmp.Compare(p.Index, q.Index))
+}
+
+// Survey asks all other members that this server knows, at the same time, what their logs hold.
+// It blocks for a few seconds at most.
+func (s *Server) Survey(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) ([]Survivor, error) {
+	view := s.copy.Tables.View()
+	if !view.Cluster().Enabled {
+		return nil, notClustered()
+	}
+	self, ok := view.Member(s.replica.ID)
+	if !ok || self.State != state.MemberActive {
+		return nil, api.Errorf(api.BadRequest, "This server has no database role").
+			WithHint("it has not finished joining; run this on a member that has")
+	}
+	own, err := trust.Load(s.files.keyPair())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, surveyTime)
+	defer cancel()
+	link := s.link(own.TLS, dial)
+	moved := s.local.Moved()
+	members := view.Members()
+	found := make([]Survivor, len(members))
+	var wg sync.WaitGroup
+	for i, m := range members {
+		found[i] = Survivor{Name: m.Name, Address: m.Address, ID: m.ID}
+		if move, ok := moved[m.ID]; ok && move.From == m.Address {
+			found[i].Address = move.To
+		}
+		if m.ID == s.replica.ID {
+			found[i].isSelf(s)
+			continue
+		}
+		wg.Go(func() { found[i].ask(ctx, link, m.Fingerprint) })
+	}
+	wg.Wait()
+	markVoters(found)
+	return found, nil
+}
+
+func notClustered() error {
+	return api.Errorf(api.NotClustered, "This server is not clustered")
+}
+
+func (f Files) keyPair() (cert, key string) { return f.Dir + "/server.crt", f.Dir + "/server.key" }
+
+func (s *Server) link(own tls.Certificate, dial func(ctx context.Context, network, address string) (net.Conn, error)) raftstore.Link {
+	return raftstore.Link{
+		ID: s.replica.ID, ClusterID: s.replica.ClusterID, Lineage: s.copy.Lineage(), Certificate: own,
+		Dial: func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, "tcp", address) },
+	}
+}
+
+func (f *Survivor) isSelf(s *Server) {
+	f.Self, f.Reached = true, true
+	f.Last = Position{s.copy.LastTerm, s.copy.Extent.Last}
+	f.Applied = max(s.local.CommitHint(s.replica.ID), s.copy.Extent.Compacted)
+	f.servers = s.copy.Servers
+}
+
+func (f *Survivor) ask(ctx context.Context, link raftstore.Link, fingerprint string) {
+	answer, err := raftstore.Survey(ctx, link, raftstore.Peer{ID: f.ID, Address: f.Address, Fingerprint: fingerprint})
+	switch {
+	case raftstore.RefusedByNewer(err, link.Lineage):
+		f.Newer, f.Problem = true, api.AsError(err).Message
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Problem = "no answer"
+	case err != nil:
+		f.Problem = err.Error()
+	default:
+		f.Reached, f.Last, f.Applied = true, Position{answer.LastTerm, answer.LastIndex}, answer.Applied
+		f.Leader, f.servers = answer.Leader, answer.Servers
+	}
+}
+
+// freshest is the one with the latest log, of those that were reached. This server is one.
+func freshest(found []Survivor) Survivor {
+	return slices.MaxFunc(slices.DeleteFunc(slices.Clone(found), func(f Survivor) bool { return !f.Reached }),
+		func(a, b Survivor) int { return a.Last.Compare(b.Last) })
+}
+
+func markVoters(found []Survivor) {
+	for _, srv := range freshest(found).servers {
+		for i := range found {
+			if found[i].ID == srv.ID {
+				found[i].Voter = srv.Voter
+			}
+		}
+	}
+}
+
+// Judge decides whether the cluster may go on from this server's copy. refusal says why it must
+// not, whatever anybody wants; warning why it should not, which force overrules. It is a pure
+// function.
+func Judge(found []Survivor) (refusal, warning *api.Error) {
+	voters, running := 0, []string{}
+	for _, f := range found {
+		if f.Leader != "" {
+			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
+				WithHint("start this server's daemon; a member that is dead is removed with: incus cluster remove NAME --force"), nil
+		}
+		if f.Voter {
+			voters++
+			if f.Reached {
+				running = append(running, f.Name)
+			}
+		}
+	}
+	if len(running) > voters/2 {
+		return api.Errorf(api.Conflict, "A quorum is alive: %d of %d voters are there (%s)", len(running), voters, list(running)).
+			WithHint("start this server's daemon, and they elect a leader; nothing has to be recovered"), nil
+	}
+	for _, f := range found {
+		if f.Newer {
+			return nil, api.Errorf(api.Conflict, "The cluster has been recovered already, and member %q is of it: %s", f.Name, f.Problem).
+				WithHint("make this server a clean one instead: incus admin cluster reset, with its daemon running; or go on with --force")
+		}
+	}
+	if best := freshest(found); !best.Self {
+		i := slices.IndexFunc(found, func(f Survivor) bool { return f.Self })
+		if best.Last.Compare(found[i].Last) > 0 {
+			return nil, api.Errorf(api.Conflict, "Member %q holds a fresher copy (entry %d of term %d) than this server (entry %d of term %d)",
+				best.Name, best.Last.Index, best.Last.Term, found[i].Last.Index, found[i].Last.Term).
+				WithHint("run this command on %s; or, if what it has more may be lost, go on here with --force", best.Name)
+		}
+	}
+	return nil, nil
+}
+
+func nameOf(found []Survivor, id string) string {
+	for _, f := range found {
+		if f.ID == id {
+			return f.Name
+		}
+	}
+	return id
+}
+
+func list(names []string) string { return strings.Join(names, ", ") }
+
+// Loss says in a sentence what a recovery from this copy may lose.
+func Loss(found []Survivor) string {
+	self := found[slices.IndexFunc(found, func(f Survivor) bool { return f.Self })]
+	var silent []string
+	for _, f := range found {
+		if !f.Reached && f.Voter {
+			silent = append(silent, f.Name)
+		}
+	}
+	if len(silent) == 0 {
+		return fmt.Sprintf("The cluster goes on from entry %d of term %d.", self.Last.Index, self.Last.Term)
+	}
+	return fmt.Sprintf("The cluster goes on from entry %d of term %d. Changes after that one, which %s may have acknowledged, are lost.",
+		self.Last.Index, self.Last.Term, list(silent))
+}
