@@ -217,7 +217,9 @@ func TestEndOfAJoinIsHeard(t *testing.T) {
 	cfg := &joiner.server.cfg
 	cfg.Store = store
 	cfg.Operations = operations.New(location, func(op api.Operation) { cfg.Events.Publish(operationEvent(op)) }, joiner.now)
+	answered := make(chan struct{})
 	cfg.Join = func(_ context.Context, _ api.ClusterPut, progress func(string)) error {
+		<-answered // the request that began it shows the server as it was
 		progress("Receiving the cluster's state")
 		store.Store(&fakeStore{fakeLog: cluster.store.fakeLog, id: row.ID})
 		progress("Closing the old store")
@@ -230,6 +232,7 @@ func TestEndOfAJoinIsHeard(t *testing.T) {
 	w := joiner.do(request{method: "PUT", path: "/1.0/cluster", body: map[string]any{
 		"enabled": true, "cluster_token": tokens.Text(cluster.issue("node3")).String(), "server_address": "10.0.0.2",
 	}})
+	close(answered)
 	started := metadata[api.Operation](t, w, 202)
 	if started.Location != "none" {
 		t.Errorf("begun as %q", started.Location)
