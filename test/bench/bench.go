@@ -44,6 +44,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{"restart after load", func(ctx context.Context) error {
 			return b.restart(ctx, "restarted member, after load") // it has thousands of tokens to read
 		}},
+		{"rolling restart", b.rolling},
 	} {
 		fmt.Fprintln(os.Stderr, "bench:", step.name)
 		if err := step.run(ctx); err != nil {
@@ -51,6 +52,13 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// measureSize measures one large cluster and nothing else.
+func (b *bench) measureSize(ctx context.Context) error {
+	defer b.stopAll()
+	b.addresses = loopback.NewBook()
+	return b.scale(ctx)
 }
 
 // disk measures what the disk of the state directories needs for one small durable

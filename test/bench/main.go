@@ -35,6 +35,8 @@ type settings struct {
 	failovers int
 	// restarts is how often a member is restarted after it was seen offline.
 	restarts int
+	// size, if not 0, is that of one large cluster, whose idle cost is measured and nothing else.
+	size int
 	// logs shows the daemons' logs when measuring fails.
 	logs bool
 }
@@ -49,6 +51,7 @@ func main() {
 	flag.IntVar(&s.clients, "clients", 16, "clients of a rate figure")
 	flag.IntVar(&s.failovers, "failovers", 5, "times to kill, and to stop, the leader")
 	flag.IntVar(&s.restarts, "restarts", 3, "times to restart a member that was offline")
+	flag.IntVar(&s.size, "size", 0, "measure only what a cluster of this size costs when nothing happens")
 	flag.BoolVar(&s.logs, "logs", false, "show the daemons' logs when measuring fails")
 	flag.Parse()
 
@@ -62,15 +65,15 @@ func main() {
 
 // run measures everything and prints the table, also of what was measured before an error.
 func run(ctx context.Context, s settings) error {
-	if s.members < 3 {
-		return fmt.Errorf("-members is %d: a cluster that survives the loss of one has at least 3", s.members)
+	if s.members < 3 || s.size != 0 && s.size < 3 {
+		return fmt.Errorf("-members is %d, -size is %d: a cluster that survives the loss of one has at least 3", s.members, s.size)
 	}
 	bin, err := filepath.Abs(s.bin)
 	if err != nil {
 		return err
 	}
 	s.bin = bin
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
 
 	dir, err := os.MkdirTemp("", "incus-bench") // short: the path of a unix socket may have 107 bytes
@@ -81,8 +84,13 @@ func run(ctx context.Context, s settings) error {
 
 	b := &bench{settings: s, dir: dir, table: newTable()}
 	started, where := time.Now(), machine()
-	err = b.measure(ctx)
-	b.table.print(os.Stdout)
+	if s.size > 0 {
+		err = b.measureSize(ctx)
+	} else {
+		err = b.measure(ctx)
+		b.table.print(os.Stdout)
+	}
+	b.table.printNotes(os.Stdout)
 	fmt.Printf("\nTook %s. %s.\n", time.Since(started).Round(time.Second), where)
 	if err != nil && s.logs {
 		b.showLogs(os.Stderr)
