@@ -132,7 +132,11 @@ func (s *Store) start() error {
 	if s.cfg.ShutOut != nil {
 		return nil
 	}
-	return s.electAlone()
+	if err := s.electAlone(); err != nil {
+		return err
+	}
+	s.wg.Go(s.watchVote)
+	return nil
 }
 
 func (s *Store) raftConfig() (*raft.Config, <-chan bool) {
@@ -142,6 +146,9 @@ func (s *Store) raftConfig() (*raft.Config, <-chan bool) {
 	conf.HeartbeatTimeout = s.cfg.Timing.Election
 	conf.ElectionTimeout = s.cfg.Timing.Election
 	conf.LeaderLeaseTimeout = s.cfg.Timing.Lease
+	// How often a leader repeats what is committed. notifyPeers tells it at once, so this is for
+	// notices that were lost only, and every repetition costs both ends.
+	conf.CommitTimeout = 500 * time.Millisecond
 	conf.SnapshotThreshold = s.cfg.SnapshotEvery // of entries; compact counts commands
 	conf.TrailingLogs = s.cfg.SnapshotEvery / 2
 	conf.ShutdownOnRemove = false
@@ -228,6 +235,41 @@ func (s *Store) electAlone() error {
 		return err
 	}
 	return s.raft.ReloadConfig(normal)
+}
+
+// calmFactor is how much longer a member without a vote waits for a word from its leader. It
+// never stands for election, and a new leader makes itself known to it at once; so it needs few
+// heartbeats, which are most of what a large cluster costs when nothing happens.
+const calmFactor = 4
+
+// watchVote keeps Raft's time-outs as long as this member's part in elections needs. A member
+// that does not know yet whether it votes has the short ones.
+func (s *Store) watchVote() {
+	calm := false
+	for {
+		view := s.fsm.state.View()
+		if now := len(view.Servers()) > 0 && !view.IsVoter(s.cfg.ID); now != calm {
+			if err := s.setPatience(now); err != nil {
+				s.cfg.Logger.Error("Raft's time-outs could not be changed", "err", err)
+			}
+			calm = now
+		}
+		select {
+		case <-view.WatchMembers():
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+func (s *Store) setPatience(calm bool) error {
+	set := s.raft.ReloadableConfig()
+	set.HeartbeatTimeout = s.cfg.Timing.Election
+	if calm {
+		set.HeartbeatTimeout *= calmFactor
+	}
+	set.ElectionTimeout = set.HeartbeatTimeout
+	return s.raft.ReloadConfig(set)
 }
 
 // saveHints keeps the commit hint fresh, so that little is unknown after a restart

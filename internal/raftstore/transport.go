@@ -13,10 +13,11 @@ import (
 	"incusd/internal/raftstore/state"
 )
 
-// transport is Raft's network transport with three additions: it knows when each
+// transport is Raft's network transport with four additions: it knows when each
 // peer last answered, it holds replication to a peer that does not answer until it
-// does (Raft's own back-off would sleep up to ten seconds after its return), and
-// this member can be told of a commit without waiting for the next round.
+// does (Raft's own back-off would sleep up to ten seconds after its return), it sends
+// fewer heartbeats to peers without a vote, and this member can be told of a commit
+// without waiting for the next round.
 type transport struct {
 	*raft.NetworkTransport
 	store   *Store
@@ -35,6 +36,8 @@ type peerContact struct {
 	match uint64        // highest index known to be in its log
 	back  chan struct{} // closed at the next answer; nil unless someone waits
 	gone  bool          // not in Raft's configuration any more
+	calm  bool          // has no vote, and a longer time-out; see watchVote
+	sent  time.Time     // when the last heartbeat was sent, if calm
 }
 
 func newTransport(s *Store) *transport {
@@ -85,6 +88,9 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if t.store.log.stalled(t.store.cfg.Timing.DiskStall) {
 		return errSilent
 	}
+	if isHeartbeat(args) {
+		t.pace(string(id), args.Term)
+	}
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	if err == nil {
 		t.heard(string(id), args, resp)
@@ -94,6 +100,32 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		t.awaitAnswer(string(id), args.Term)
 	}
 	return err
+}
+
+// pace holds a heartbeat to a peer without a vote until one is due. Raft sends some twenty in a
+// second to everybody, half a millisecond of the leader's processor each; whoever has no vote
+// needs them only to know who leads.
+func (t *transport) pace(id string, term uint64) {
+	t.mu.Lock()
+	c := t.contact(id)
+	wait := t.store.cfg.Timing.Election - time.Since(c.sent)
+	calm := c.calm
+	t.mu.Unlock()
+	if !calm {
+		return
+	}
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-t.store.leadershipEnd(term):
+		case <-t.store.closed:
+		}
+	}
+	t.mu.Lock()
+	c.sent = time.Now()
+	t.mu.Unlock()
 }
 
 // InstallSnapshot implements raft.Transport. Like a failed append, a failed snapshot is
@@ -179,11 +211,12 @@ func (t *transport) awaitAnswer(id string, term uint64) {
 // setServers follows Raft's configuration: whoever waits for a removed peer goes on.
 func (t *transport) setServers(servers []state.Server) {
 	present := make(map[string]bool, len(servers))
-	for _, s := range servers {
-		present[s.ID] = true
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, s := range servers {
+		present[s.ID] = true
+		t.contact(s.ID).calm = !s.Voter
+	}
 	for id, c := range t.peers {
 		c.gone = !present[id]
 		if c.gone && c.back != nil {
