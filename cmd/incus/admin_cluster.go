@@ -18,6 +18,7 @@ func (a *app) adminClusterCommand() *cobra.Command {
 		a.offlineCommand("list-database", "Print the addresses of the members that vote", "ls"),
 		a.offlineCommand("show", "Show the members as this server's database has them"),
 		a.offlineCommand("edit", "Edit the members' addresses while the daemon is stopped"),
+		a.offlineCommand("set-address", "Move this member to another address"),
 		a.offlineCommand("recover-from-quorum-loss", "Make this server the only voter of its cluster"),
 		a.offlineCommand("remove-raft-node", "Remove a Raft node that is no member any more"),
 	)

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"incusd/api"
-	"incusd/client"
 	"incusd/internal/daemon"
 	"incusd/internal/recovery"
 )
@@ -29,7 +28,8 @@ func clusterCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(listDatabaseCommand(), showCommand(), editCommand(), recoverCommand(), removeRaftNodeCommand())
+	cmd.AddCommand(listDatabaseCommand(), showCommand(), editCommand(), recoverCommand(), removeRaftNodeCommand(),
+		setAddressCommand(), transferLeaderCommand(), resetCommand())
 	return cmd
 }
 
@@ -42,9 +42,6 @@ func adminCommand() *cobra.Command {
 	cmd.AddCommand(clusterCommand())
 	return cmd
 }
-
-// socket is the running daemon of this server; its calls fail with api.Unavailable if there is none.
-func socket() *client.Client { return client.Unix(daemon.DefaultPaths().Socket, client.Options{}) }
 
 // running tells whether a daemon answers on the socket.
 func running(ctx context.Context) bool {

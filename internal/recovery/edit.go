@@ -51,12 +51,9 @@ func CheckEdit(old, edited []api.ClusterDatabaseMember) error {
 func checkAddresses(edited []api.ClusterDatabaseMember) error {
 	owner := make(map[string]string, len(edited))
 	for i, m := range edited {
-		if m.Address == "" || config.IsWildcard(m.Address) {
-			return api.Errorf(api.AddressInvalid, "Member %q needs an address that others can reach, not %q", m.Name, m.Address)
-		}
-		edited[i].Address = config.CanonicalAddress(m.Address, config.DefaultPort)
-		if err := config.ValidateListenAddress(edited[i].Address, config.AddressOptions{AllowDNS: true}); err != nil {
-			return api.Errorf(api.AddressInvalid, "Member %q: %v", m.Name, err)
+		var err error
+		if edited[i].Address, err = checkAddress(m.Name, m.Address); err != nil {
+			return err
 		}
 		if other, taken := owner[edited[i].Address]; taken {
 			return api.Errorf(api.AddressTaken, "Members %q and %q have the same address %s", other, m.Name, edited[i].Address)
@@ -64,6 +61,18 @@ func checkAddresses(edited []api.ClusterDatabaseMember) error {
 		owner[edited[i].Address] = m.Name
 	}
 	return nil
+}
+
+// checkAddress makes a member's address canonical.
+func checkAddress(name, address string) (string, error) {
+	if address == "" || config.IsWildcard(address) {
+		return "", api.Errorf(api.AddressInvalid, "Member %q needs an address that others can reach, not %q", name, address)
+	}
+	address = config.CanonicalAddress(address, config.DefaultPort)
+	if err := config.ValidateListenAddress(address, config.AddressOptions{AllowDNS: true}); err != nil {
+		return "", api.Errorf(api.AddressInvalid, "Member %q: %v", name, err)
+	}
+	return address, nil
 }
 
 func invalid(format string, args ...any) *api.Error {
@@ -93,6 +102,24 @@ func (s *Server) Edit(edited []api.ClusterDatabaseMember) error {
 	}
 	if err := s.local.SetMoved(moved, set); err != nil {
 		return fmt.Errorf("note the addresses: %w", err)
+	}
+	return nil
+}
+
+// SetAddress notes another address of this member alone. It tells the cluster at the daemon's
+// next start, which the others must be able to reach there.
+func (s *Server) SetAddress(address string) error {
+	view := s.copy.Tables.View()
+	m, ok := view.Member(s.replica.ID)
+	if !ok || !view.Cluster().Enabled {
+		return notClustered()
+	}
+	address, err := checkAddress(m.Name, address)
+	if err != nil {
+		return err
+	}
+	if err := s.local.SetConfig(s.ownAddress(m.Address, address)); err != nil {
+		return fmt.Errorf("note the address: %w", err)
 	}
 	return nil
 }
