@@ -198,6 +198,8 @@ func TestLeaderKilledAtEachStepOfAJoin(t *testing.T) {
 				case <-caught:
 					killHeld(c, leader, release)
 				case err := <-done:
+					armed.Store(false)
+					close(release)
 					done <- err // the join needs fewer steps than that
 				}
 				t.Logf("join: %v", <-done)
