@@ -17,7 +17,7 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return parent("cluster", "Manage the members of the cluster",
-		a.clusterListCommand(), a.clusterShowCommand(), a.clusterInfoCommand(),
+		a.clusterListCommand(), a.clusterShowCommand(), a.clusterInfoCommand(), a.clusterDoctorCommand(),
 		a.clusterGetCommand(), a.clusterSetCommand(), a.clusterUnsetCommand(), a.clusterEditCommand(),
 		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
 		a.clusterEvacuateCommand(), a.clusterRestoreCommand(),
@@ -67,9 +67,11 @@ func (a *app) clusterListCommand() *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List the members",
 		Long: "List the members.\n\nA filter is the start of a name, or key=value with a key of \"incus cluster show\"\n" +
-			"or one of the member's configuration.\n\n" + columnHelp(memberColumns(table.Format{})),
+			"or one of the member's configuration.\n\n" + columnHelp(append(memberColumns(table.Format{}), memberHealth{}.columns(a.date)...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := newListing(flags, memberColumns)
+			health := memberHealth{}
+			extra := health.columns(a.date)
+			list, err := newListing(flags, func(f table.Format) []column[api.ClusterMember] { return append(memberColumns(f), extra...) })
 			if err != nil {
 				return err
 			}
@@ -83,6 +85,11 @@ func (a *app) clusterListCommand() *cobra.Command {
 			members, err := c.Members(cmd.Context(), memberFilter(filters))
 			if err != nil {
 				return err
+			}
+			if list.shows(extra) {
+				if err := health.fetch(cmd.Context(), c); err != nil {
+					return err
+				}
 			}
 			return list.print(a, members)
 		},
@@ -150,7 +157,8 @@ func (a *app) clusterShowCommand() *cobra.Command {
 }
 
 func (a *app) clusterInfoCommand() *cobra.Command {
-	return &cobra.Command{
+	var withRaft bool
+	cmd := &cobra.Command{
 		Use:               "info [<remote>:]<member>",
 		Short:             "Show how the machine of a member is doing",
 		Args:              argCount(1, 1),
@@ -160,6 +168,9 @@ func (a *app) clusterInfoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if withRaft {
+				return a.showRaft(cmd.Context(), c, name)
+			}
 			state, err := c.MemberState(cmd.Context(), name)
 			if err != nil {
 				return err
@@ -167,6 +178,8 @@ func (a *app) clusterInfoCommand() *cobra.Command {
 			return table.WriteYAML(a.stdout, state)
 		},
 	}
+	cmd.Flags().BoolVar(&withRaft, "raft", false, "Show the member's part in the replicated store, too; also of one that is offline")
+	return cmd
 }
 
 // propertyFlag adds --property to a command that reads or writes keys of a member.

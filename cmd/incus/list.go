@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -105,6 +106,16 @@ func newListing[T any](flags listFlags, columns func(table.Format) []column[T]) 
 		return nil, err
 	}
 	return &listing[T]{format, picked}, nil
+}
+
+// shows tells whether one of these columns was chosen, and is printed.
+func (l *listing[T]) shows(columns []column[T]) bool {
+	if l.format.Kind == table.JSON || l.format.Kind == table.YAML {
+		return false // the objects themselves are printed
+	}
+	return slices.ContainsFunc(l.columns, func(c column[T]) bool {
+		return slices.ContainsFunc(columns, func(other column[T]) bool { return c.key == other.key })
+	})
 }
 
 // print writes items, which are also what JSON and YAML show.

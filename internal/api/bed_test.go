@@ -271,6 +271,7 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 		Join:       func(context.Context, api.ClusterPut, func(string)) error { return nil },
 		Reset:      func(context.Context) error { return nil },
 		Leadership: fakeLeadership{b},
+		Health:     &fakeHealth{bed: b},
 		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Recovery: &b.recovery, Operations: ops, Events: hub,
 		Facts: Facts{
 			Hostname: "host1", Architectures: []string{"x86_64", "i686"}, Kernel: "Linux", KernelArchitecture: "x86_64",

@@ -35,6 +35,7 @@ var mayCall = map[string]Callers{
 	"DELETE /internal/cluster/raft-node/{address}": UnixSocket,
 	"GET /internal/cluster/backup":                 UnixSocket,
 	"PUT /internal/cluster/restore":                UnixSocket,
+	"GET /internal/cluster/report":                 UnixSocket | Member,
 }
 
 // callers returns, for each kind, the certificate that makes a caller one of it.

@@ -33,6 +33,7 @@ type Config struct {
 	TrustStore TrustStore
 	Daemon     Daemon
 	Recovery   Recovery
+	Health     Health
 	Operations *operations.Registry
 	Events     *events.Hub
 	Entities   Entities
@@ -59,6 +60,15 @@ type Store interface {
 	ReadOrStale(ctx context.Context) (*raftstore.View, error)
 	// Local is what this member knows; it may be stale. It is nil before the store is open.
 	Local() *raftstore.View
+}
+
+// Health tells how this member is, and what the leader knows of the others.
+type Health interface {
+	// Report tries the other members, among them asker (an ID, which may be empty), and blocks
+	// for less than a second.
+	Report(ctx context.Context, asker string) api.MemberReport
+	// Contacts are the leader's, or, without one that answers before ctx ends, this member's own.
+	Contacts(ctx context.Context) (raftstore.Contacts, error)
 }
 
 // Tokens issues and redeems join tokens.

@@ -228,8 +228,8 @@ func (s *Server) allowOrigin(w http.ResponseWriter, r *http.Request) {
 
 // takesWork refuses what must not begin any more, and lets what comes too early wait.
 func (s *Server) takesWork(route *Route, r *http.Request) error {
-	if route.Who == local {
-		return nil // ready and shutdown are about just that
+	if route.Who == local || route.Path == pathReport {
+		return nil // ready, shutdown and a report are about just that
 	}
 	if s.cfg.Daemon.Stopping() && !answersWhileStopping(route) {
 		return api.Errorf(api.ShuttingDown, "Incus is shutting down")

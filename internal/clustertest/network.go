@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -148,7 +149,7 @@ func (n *Network) Dialer(host string) func(ctx context.Context, address string) 
 		}
 		l, ok := n.listeners[address]
 		if !ok || l.closed {
-			return nil, &net.OpError{Op: "dial", Net: "mem", Err: fmt.Errorf("%s: connection refused", address)}
+			return nil, &net.OpError{Op: "dial", Net: "mem", Err: fmt.Errorf("%s: %w", address, syscall.ECONNREFUSED)}
 		}
 		n.nextPort++
 		near := &conn{net: n, local: memAddr(fmt.Sprintf("%s:%d", host, n.nextPort)), remote: memAddr(address)}

@@ -113,6 +113,7 @@ type Daemon struct {
 	unix       *http.Server
 	peers      peerTransports
 
+	begun    time.Time     // monotonic
 	opened   chan struct{} // closed when start has returned: nothing is opened after that
 	started  chan struct{}
 	ready    chan struct{}
@@ -163,6 +164,7 @@ func newDaemon(cfg Config) *Daemon {
 		current:  &current{},
 		endpoint: &raftstore.Endpoint{},
 		events:   events.New(),
+		begun:    time.Now(),
 		opened:   make(chan struct{}),
 		started:  make(chan struct{}),
 		ready:    make(chan struct{}),
@@ -262,6 +264,7 @@ func (d *Daemon) buildServices() error {
 		TrustStore:     (*trustStore)(d),
 		Daemon:         (*lifecycle)(d),
 		Recovery:       (*recoverer)(d),
+		Health:         (*checkup)(d),
 		Operations:     d.operations,
 		Events:         d.events,
 		Entities:       d.entities,

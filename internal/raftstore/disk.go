@@ -217,14 +217,18 @@ type guardedLog struct {
 	fail    func(error)
 	writing atomic.Int64 // monotonic start of the write under way, in ns since epoch; 0 if none
 	epoch   time.Time
+	recent  recentWrites
 }
 
 func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
 func (g *guardedLog) StoreLogs(logs []*raft.Log) error {
-	g.writing.Store(int64(time.Since(g.epoch)) + 1)
+	began := time.Now()
+	g.writing.Store(int64(began.Sub(g.epoch)) + 1)
 	err := g.LogStore.StoreLogs(logs)
 	g.writing.Store(0)
+	ended := time.Now()
+	g.recent.add(ended, ended.Sub(began))
 	if err != nil {
 		g.fail(diskError("write the log", err))
 	}
@@ -241,8 +245,16 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 
 // stalled tells whether a write has been under way for longer than bound.
 func (g *guardedLog) stalled(bound time.Duration) bool {
+	return g.underWay() > bound
+}
+
+// underWay is how long the write under way has taken so far; 0 if there is none.
+func (g *guardedLog) underWay() time.Duration {
 	started := g.writing.Load()
-	return started != 0 && time.Since(g.epoch)-time.Duration(started) > bound
+	if started == 0 {
+		return 0
+	}
+	return time.Since(g.epoch) - time.Duration(started)
 }
 
 // guardedStable stops the member when its term or vote cannot be written. Raft would

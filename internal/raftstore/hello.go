@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -74,10 +73,10 @@ func clientTLS(own tls.Certificate, wantFingerprint string) *tls.Config {
 		InsecureSkipVerify: true, // the exact certificate is required instead
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol != ALPN {
-				return errors.New("the other side is not a cluster member")
+				return api.Errorf(api.FingerprintMatch, "the other side is not a cluster member")
 			}
 			if got := peerFingerprint(cs); got != wantFingerprint {
-				return fmt.Errorf("the other side shows the certificate %.12s, expected %.12s", got, wantFingerprint)
+				return api.Errorf(api.FingerprintMatch, "the other side shows the certificate %.12s, expected %.12s", got, wantFingerprint)
 			}
 			return nil
 		},
@@ -172,7 +171,7 @@ func (l Link) open(ctx context.Context, peer Peer, purpose string) (net.Conn, er
 	st, err := openStream(ctx, conn, hello{Cluster: l.ClusterID, From: l.ID, To: peer.ID, Purpose: purpose, Lineage: l.Lineage})
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("connect to member at %s: %w", peer.Address, err)
+		return nil, &connectedError{peer.Address, err}
 	}
 	return st, nil
 }

@@ -31,12 +31,12 @@ var allowed = map[string][]string{
 	"internal/daemon": {
 		"internal/api", "internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events",
 		"internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
-		"internal/storage", "internal/network", "internal/resources", "internal/recovery",
+		"internal/storage", "internal/network", "internal/resources", "internal/recovery", "internal/health",
 	},
 	"internal/recovery": {"internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/api": {
 		"internal/membership", "internal/entities", "internal/tokens", "internal/operations", "internal/events", "internal/filter",
-		"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
+		"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "internal/health", "api",
 	},
 	"internal/membership": {
 		"internal/tokens", "internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"internal/config":     {"api"},
 	"internal/events":     {"api"},
 	"internal/filter":     {"api"},
+	"internal/health":     {"api"},
 	"internal/localstore": {"api"},
 	"internal/network":    {"api"},
 	"internal/operations": {"api"},

@@ -1,0 +1,67 @@
+package health
+
+import (
+	"fmt"
+
+	"incusd/api"
+)
+
+// transitions looks at what members are in the middle of.
+func (d *diagnosis) transitions() {
+	for _, m := range d.Members {
+		if m.Fenced {
+			d.found(api.SeverityError, Fenced, []string{m.Name},
+				fmt.Sprintf("%s is shut out: the cluster was recovered without it", m.Name),
+				fmt.Sprintf("remove it (incus cluster remove --force %s) and let the server join anew; see docs/recover.md", m.Name))
+		}
+		if !m.Removing.IsZero() && d.Now.Sub(m.Removing) > workTime {
+			d.found(api.SeverityWarning, RemovalStuck, []string{m.Name},
+				fmt.Sprintf("The removal of %s has not ended %s", m.Name, d.since(m.Removing)),
+				fmt.Sprintf("see what it waits for (incus cluster show %s); if the server is lost: incus cluster remove --force %s", m.Name, m.Name))
+		}
+		d.maintenance(m)
+	}
+}
+
+func (d *diagnosis) maintenance(m Member) {
+	lasted := d.Now.Sub(m.MaintenanceSince)
+	switch {
+	case m.Maintenance == "" || m.MaintenanceSince.IsZero():
+	case m.Maintenance == "evacuated":
+		d.long(m, api.SeverityNotice, lasted > evacuatedTime, "evacuated", "if the work on it is done: incus cluster restore "+m.Name)
+	default:
+		d.long(m, api.SeverityWarning, lasted > workTime, m.Maintenance,
+			fmt.Sprintf("see what it waits for: incus cluster show %s, incus operation list", m.Name))
+	}
+}
+
+func (d *diagnosis) long(m Member, severity string, isLong bool, what, next string) {
+	if isLong {
+		d.found(severity, MaintenanceLong, []string{m.Name}, fmt.Sprintf("%s is %s %s", m.Name, what, d.since(m.MaintenanceSince)), next)
+	}
+}
+
+// entities looks at pools, networks and volumes, one finding for each and what is wrong.
+func (d *diagnosis) entities() {
+	for _, e := range d.Entities {
+		m, ok := d.member(e.Member)
+		switch {
+		case e.Errored:
+			reason := e.Reason
+			if reason == "" {
+				reason = "no reason was given"
+			}
+			d.found(api.SeverityError, EntityErrored, []string{e.Member},
+				fmt.Sprintf("%s could not make the %s %s true: %s", e.Member, e.Kind, e.Name, reason),
+				fmt.Sprintf("mend that on %s, then run the command that made, changed or deleted %s again", e.Member, e.Name))
+		case ok && !d.alive(m):
+			d.found(api.SeverityNotice, EntityPending, []string{e.Member},
+				fmt.Sprintf("%s, which does not answer, has not made the %s %s yet", e.Member, e.Kind, e.Name),
+				"nothing to do for this: it catches up when it is back")
+		default:
+			d.found(api.SeverityWarning, EntityPending, []string{e.Member},
+				fmt.Sprintf("%s has not made the %s %s yet", e.Member, e.Kind, e.Name),
+				fmt.Sprintf("look again in a minute; if it stays, look into the log of %s", e.Member))
+		}
+	}
+}
