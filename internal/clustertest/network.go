@@ -27,8 +27,10 @@ type Network struct {
 }
 
 type link struct {
-	cut   bool
-	delay time.Duration
+	cut bool
+	// blocked lets no new connection be opened in this direction.
+	blocked bool
+	delay   time.Duration
 }
 
 // NewNetwork returns a network without hosts or faults.
@@ -49,6 +51,12 @@ func (n *Network) Cut(a, b string) { n.CutOneWay(a, b); n.CutOneWay(b, a) }
 // CutOneWay stops what from sends to to.
 func (n *Network) CutOneWay(from, to string) {
 	n.change(func() { n.link(from, to).cut = true })
+}
+
+// Block drops what would open a connection from one host to another, as a firewall does.
+// Connections that are open, and those that the other opens, go on.
+func (n *Network) Block(from, to string) {
+	n.change(func() { n.link(from, to).blocked = true })
 }
 
 // Isolate cuts a host from all others.
@@ -141,7 +149,7 @@ func (n *Network) Dialer(host string) func(ctx context.Context, address string) 
 		defer stop()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		for n.link(host, to).cut || n.link(to, host).cut {
+		for n.link(host, to).cut || n.link(to, host).cut || n.link(host, to).blocked {
 			if ctx.Err() != nil {
 				return nil, &net.OpError{Op: "dial", Net: "mem", Err: ctx.Err()}
 			}
