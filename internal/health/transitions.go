@@ -12,7 +12,7 @@ func (d *diagnosis) transitions() {
 		if m.Fenced {
 			d.found(api.SeverityError, Fenced, []string{m.Name},
 				fmt.Sprintf("%s is shut out: the cluster was recovered without it", m.Name),
-				fmt.Sprintf("remove it (incus cluster remove --force %s) and let the server join anew; see docs/recover.md", m.Name))
+				fmt.Sprintf("remove it (incus cluster remove --force %s), make its server a clean one (there: incus admin cluster reset) and let that join anew; see docs/recover.md", m.Name))
 		}
 		if !m.Removing.IsZero() && d.Now.Sub(m.Removing) > workTime {
 			d.found(api.SeverityWarning, RemovalStuck, []string{m.Name},

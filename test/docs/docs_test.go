@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"incusd/api"
+	"incusd/internal/health"
 )
 
 // root is the project's folder, seen from this one.
@@ -35,6 +36,23 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 	}
 	for reason := range documented {
 		t.Errorf("docs/reasons.md describes %s, which does not exist", reason)
+	}
+}
+
+func TestEveryFindingIsDocumented(t *testing.T) {
+	page := read(t, "docs/doctor.md")
+	documented := map[string]bool{}
+	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(page, -1) {
+		documented[match[1]] = true
+	}
+	for _, code := range health.Codes() {
+		if !documented[string(code)] {
+			t.Errorf("docs/doctor.md has no row for %s", code)
+		}
+		delete(documented, string(code))
+	}
+	for code := range documented {
+		t.Errorf("docs/doctor.md describes %s, which nothing finds", code)
 	}
 }
 
