@@ -45,10 +45,11 @@ func (a *app) offlineCommand(name, short string, aliases ...string) *cobra.Comma
 	}
 }
 
-// A saidError is the failure of another program, which has said why itself.
+// A saidError ends the command with an exit code and without a word: what there is to say was
+// said, by another program or in what was printed.
 type saidError struct{ code int }
 
-func (e saidError) Error() string { return "another program failed" }
+func (e saidError) Error() string { return "the reason was said" }
 
 // findDaemon looks for incusd in PATH, and beside this program.
 func findDaemon() (string, error) {

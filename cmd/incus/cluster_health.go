@@ -115,9 +115,6 @@ func (a *app) showRaft(ctx context.Context, c *client.Client, name string) error
 	return err
 }
 
-// errFindings makes the command fail without a word: what there is to say was printed.
-var errFindings = errors.New("errors were found")
-
 func (a *app) clusterDoctorCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
@@ -144,7 +141,7 @@ func (a *app) clusterDoctorCommand() *cobra.Command {
 				return err
 			}
 			if slices.ContainsFunc(diagnosis.Findings, func(f api.Finding) bool { return f.Severity == api.SeverityError }) {
-				return errFindings
+				return saidError{1}
 			}
 			return nil
 		},
