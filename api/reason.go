@@ -91,7 +91,7 @@ var reasons = map[Reason]reasonInfo{
 	Internal:          {http.StatusInternalServerError, "Internal error", "look into the daemon's log on the member that answered"},
 	Unavailable:       {http.StatusServiceUnavailable, "Service unavailable", "try again in a moment"},
 	ShuttingDown:      {http.StatusServiceUnavailable, "Incus is shutting down", "try again when the daemon is back, or ask another member"},
-	NoQuorum:          {http.StatusServiceUnavailable, "No quorum", "see incus cluster list for the members that do not answer"},
+	NoQuorum:          {http.StatusServiceUnavailable, "No quorum", "start the members that do not answer: incus cluster doctor names them; if they are lost for ever, see incusd cluster recover-from-quorum-loss --help"},
 	OutcomeUnknown:    {http.StatusGatewayTimeout, "Outcome unknown", "look whether the change was made before you try again"},
 	Timeout:           {http.StatusGatewayTimeout, "Timed out", "try again; if it stays, see incus cluster list for members that do not answer"},
 	StoreDamaged:      {http.StatusInternalServerError, "The replicated store is damaged", "restore this member's database folder from a backup, or remove the member and let it join anew"},
