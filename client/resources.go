@@ -101,9 +101,10 @@ func (c *Client) RemoveMember(ctx context.Context, name string, force bool) erro
 }
 
 // ResetCluster makes the server, over its own socket, a clean standalone one, unless it is a
-// member of a cluster that works.
-func (c *Client) ResetCluster(ctx context.Context) error {
-	_, err := c.Query(ctx, http.MethodPost, "/internal/cluster/reset", nil, "")
+// member of a cluster that works. force is needed if its cluster has not removed it and does not
+// answer.
+func (c *Client) ResetCluster(ctx context.Context, force bool) error {
+	_, err := c.Query(ctx, http.MethodPost, fmt.Sprintf("/internal/cluster/reset?force=%t", force), nil, "")
 	return err
 }
 

@@ -166,7 +166,7 @@ func (a *app) adminClusterDisableCommand() *cobra.Command {
 }
 
 func (a *app) adminClusterResetCommand() *cobra.Command {
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "reset",
 		Short: "Make this server, which its cluster has removed, a clean standalone one",
@@ -179,7 +179,7 @@ func (a *app) adminClusterResetCommand() *cobra.Command {
 			if err := a.unlessYes(cmd.Context(), yes, question); err != nil {
 				return err
 			}
-			if err := a.client().ResetCluster(cmd.Context()); err != nil {
+			if err := a.client().ResetCluster(cmd.Context(), force); err != nil {
 				return err
 			}
 			a.say("This server is a standalone server now")
@@ -187,6 +187,7 @@ func (a *app) adminClusterResetCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "Do not ask")
+	cmd.Flags().BoolVar(&force, "force", false, "Give the cluster up although it may come back: it has not removed this server, and does not answer")
 	return cmd
 }
 

@@ -62,7 +62,7 @@ func transferLeaderCommand() *cobra.Command {
 }
 
 func resetCommand() *cobra.Command {
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "reset",
 		Short: "Make this server, which its cluster has removed or lost, a clean standalone one",
@@ -75,7 +75,7 @@ func resetCommand() *cobra.Command {
 					return err
 				}
 			}
-			if err := socket().ResetCluster(cmd.Context()); err != nil {
+			if err := socket().ResetCluster(cmd.Context(), force); err != nil {
 				return explain(err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "This server is a standalone server now")
@@ -83,6 +83,7 @@ func resetCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "Do not ask")
+	cmd.Flags().BoolVar(&force, "force", false, "Give the cluster up although it may come back: it has not removed this server, and does not answer")
 	return cmd
 }
 

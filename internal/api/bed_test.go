@@ -269,7 +269,7 @@ func bedOn(t testing.TB, store *fakeStore) *bed {
 			return b.enable(name)
 		},
 		Join:       func(context.Context, api.ClusterPut, func(string)) error { return nil },
-		Reset:      func(context.Context) error { return nil },
+		Reset:      func(context.Context, bool) error { return nil },
 		Leadership: fakeLeadership{b},
 		Health:     &fakeHealth{bed: b},
 		Settings:   b.settings, TrustStore: fakeTrust{b}, Daemon: b.daemon, Recovery: &b.recovery, Operations: ops, Events: hub,

@@ -24,8 +24,9 @@ type Config struct {
 	// what they do, in words for people.
 	Bootstrap func(ctx context.Context, name string, requestor *api.EventRequestor, progress func(string)) error
 	Join      func(ctx context.Context, req api.ClusterPut, progress func(string)) error
-	// Reset makes this server a clean standalone one, unless a working cluster counts on it.
-	Reset      func(ctx context.Context) error
+	// Reset makes this server a clean standalone one, unless a working cluster counts on it, or,
+	// without force, one that does not answer at present.
+	Reset      func(ctx context.Context, force bool) error
 	Admission  Admission
 	Members    Members
 	Leadership Leadership

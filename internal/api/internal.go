@@ -47,7 +47,13 @@ func (s *Server) addressPut(c *call) (reply, error) {
 }
 
 // resetPost makes this server a clean standalone one: POST /internal/cluster/reset.
-func (s *Server) resetPost(c *call) (reply, error) { return empty, s.cfg.Reset(c.Context()) }
+func (s *Server) resetPost(c *call) (reply, error) {
+	force, err := boolean(c, "force")
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Reset(c.Context(), force)
+}
 
 // joinPreflight tells a server all that is in the way of its joining, and what it must
 // answer: POST /internal/cluster/join/preflight. It changes nothing. The token in the

@@ -177,9 +177,9 @@ func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica) error {
 	return d.reach(PointStartedOver)
 }
 
-// reset makes this server a clean standalone one, whatever its cluster says, unless it is a
-// member of one that works.
-func (d *Daemon) reset(ctx context.Context) error {
+// reset makes this server a clean standalone one, unless it is a member of a cluster that works,
+// or, without force, of one that does not answer at present.
+func (d *Daemon) reset(ctx context.Context, force bool) error {
 	select {
 	case <-d.started:
 	case <-ctx.Done():
@@ -196,7 +196,7 @@ func (d *Daemon) reset(ctx context.Context) error {
 		}
 		_, removed = store.Removal()
 	}
-	if err := membership.MayReset(view.View, store.ID(), removed, working); err != nil {
+	if err := membership.MayReset(view.View, store.ID(), removed, working, force); err != nil {
 		return err
 	}
 	d.log.Warn("this server starts over as a standalone one: an administrator has reset it")

@@ -140,14 +140,22 @@ func ReadyToLeave(view *state.View, id string) bool {
 }
 
 // MayReset refuses to make a member of a working cluster a standalone server: the cluster
-// would go on counting it. working tells whether the cluster has just answered.
-func MayReset(view *state.View, id string, removed, working bool) error {
+// would go on counting it. working tells whether the cluster has just answered. Without an
+// answer only force does it: the cluster may be back in a moment, and if it is not, this copy
+// may be the one to recover it from.
+func MayReset(view *state.View, id string, removed, working, force bool) error {
 	m, ok := view.Member(id)
 	switch {
 	case !view.Cluster().Enabled:
 		return api.Errorf(api.NotClustered, "This server is a standalone server already")
-	case removed, !working, !ok, m.Fenced > 0:
+	case removed, !ok, m.Fenced > 0, !working && force:
 		return nil
+	case !working:
+		return api.Errorf(api.NoQuorum, "This server was not removed from its cluster, which does not answer at present").
+			WithHint("to go on with the cluster from this copy: incusd cluster recover-from-quorum-loss; to give it up: incus admin cluster reset --force")
+	case len(view.Members()) == 1:
+		return api.Errorf(api.Conflict, "This server is the only member of its cluster").
+			WithHint("to end the cluster and keep what is here: incus admin cluster disable")
 	}
 	return api.Errorf(api.Conflict, "This server is a member of a cluster that works, under the name %q", m.Name).
 		WithHint("let it leave: incus cluster remove %s", m.Name)

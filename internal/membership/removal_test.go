@@ -153,22 +153,25 @@ func TestOnlyAMemberOfAClusterThatWorksIsNotReset(t *testing.T) {
 		b.join(2)
 		view, id := b.Local().View, b.member(2).ID
 		for _, tt := range []struct {
-			removed, working bool
-			id               string
-			want             api.Reason
+			removed, working, force bool
+			id                      string
+			want                    api.Reason
 		}{
-			{false, true, id, api.Conflict},
-			{false, false, id, ""},
-			{true, true, id, ""},
-			{false, true, "unknown", ""},
+			{false, true, false, id, api.Conflict},
+			{false, true, true, id, api.Conflict},
+			{false, false, false, id, api.NoQuorum},
+			{false, false, true, id, ""},
+			{true, true, false, id, ""},
+			{true, false, false, id, ""},
+			{false, true, false, "unknown", ""},
 		} {
-			err := MayReset(view, tt.id, tt.removed, tt.working)
+			err := MayReset(view, tt.id, tt.removed, tt.working, tt.force)
 			if tt.want == "" && err != nil {
 				t.Errorf("%+v: %v", tt, err)
 			} else if tt.want != "" {
 				requireReason(t, err, tt.want)
 			}
 		}
-		requireReason(t, MayReset(state.New().View(), id, true, false), api.NotClustered)
+		requireReason(t, MayReset(state.New().View(), id, true, false, true), api.NotClustered)
 	})
 }
