@@ -177,6 +177,12 @@ func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica) error {
 	return d.reach(PointStartedOver)
 }
 
+// isOut tells whether this server is known to have no part in its cluster any more.
+func isOut(store *raftstore.Store) bool {
+	_, removed := store.Removal()
+	return removed || store.ShutOutReason() != nil
+}
+
 // reset makes this server a clean standalone one, unless it is a member of a cluster that works,
 // or, without force, of one that does not answer at present.
 func (d *Daemon) reset(ctx context.Context, force bool) error {
@@ -186,7 +192,7 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 		return api.Errorf(api.Unavailable, "Daemon is starting up")
 	}
 	store := d.current.store.Load()
-	_, removed := store.Removal()
+	removed := isOut(store)
 	view, working := store.Local(), false
 	if view.Cluster().Enabled && !removed {
 		short, cancel := context.WithTimeout(ctx, resetCheck)
@@ -194,7 +200,7 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 		if fresh, err := store.Read(short); err == nil {
 			view, working = fresh, true
 		}
-		_, removed = store.Removal()
+		removed = isOut(store)
 	}
 	if err := membership.MayReset(view.View, store.ID(), removed, working, force); err != nil {
 		return err
