@@ -142,7 +142,10 @@ func askReport(ctx context.Context, peer http.RoundTripper, address string) (*ap
 
 // evidenceOf joins what the state says and what the members said.
 func evidenceOf(view *raftstore.View, now time.Time, own string, seen map[string]examination) health.Evidence {
-	e := health.Evidence{Now: now, Stale: view.Stale != nil, Wanted: membership.WantedVoters(view)}
+	e := health.Evidence{Now: now, By: "this server", Stale: view.Stale != nil, Wanted: membership.WantedVoters(view)}
+	if e.Stale && view.Stale.Reason != api.NoQuorum {
+		e.Out = view.Stale.Reason
+	}
 	for _, m := range view.Members() {
 		if m.ID == own {
 			e.By = m.Name

@@ -28,6 +28,7 @@ const (
 	TooFewVoters    Code = "too_few_voters"
 	NoSlack         Code = "no_slack"
 	Fenced          Code = "fenced"
+	Removed         Code = "removed"
 	RemovalStuck    Code = "removal_stuck"
 	MaintenanceLong Code = "maintenance_long"
 	EntityErrored   Code = "entity_errored"
@@ -39,6 +40,6 @@ func Codes() []Code {
 	return []Code{
 		NoQuorum, MemberOffline, MemberHangs, MemberUnheard, MemberRefuses, WrongServer, OneWay, LinkBroken, Partition, ClockSkew,
 		VersionsDiffer, CommandVersion, DiskHangs, DiskSlow, DiskFull, DiskLow, Lag, CertExpired, CertNotYetValid, CertExpires,
-		TooFewVoters, NoSlack, Fenced, RemovalStuck, MaintenanceLong, EntityErrored, EntityPending,
+		TooFewVoters, NoSlack, Fenced, Removed, RemovalStuck, MaintenanceLong, EntityErrored, EntityPending,
 	}
 }

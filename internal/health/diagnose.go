@@ -13,6 +13,9 @@ import (
 // Diagnose says what is wrong, worst first; nothing if all is well.
 func Diagnose(e Evidence) []api.Finding {
 	d := newDiagnosis(e)
+	if d.out() {
+		return d.findings // what it knows of the others is history
+	}
 	for _, look := range []func(){
 		d.quorum, d.absent, d.links, d.leaders, d.clocks, d.versions, d.disks, d.lag, d.certificates, d.voters, d.transitions, d.entities,
 	} {

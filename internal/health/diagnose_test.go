@@ -366,6 +366,27 @@ var cases = []struct {
 		[]string{"error fenced m4"}, []string{"docs/recover.md"},
 	},
 	{
+		"all but one are fenced", 3,
+		func(e *Evidence) {
+			e.Wanted = 1
+			for _, name := range []string{"m2", "m3"} {
+				e.down(name, api.ReachRefused)
+				e.member(name).Fenced, e.member(name).Voter = true, false
+			}
+		},
+		[]string{"error fenced m2", "error fenced m3", "notice no_slack m1"}, []string{"add two more"},
+	},
+	{
+		"who looks was shut out by a recovery", 3,
+		func(e *Evidence) { e.leaderless(time.Hour); e.Out = api.MemberFenced },
+		[]string{"error fenced m1"}, []string{"goes on elsewhere", "incus admin cluster reset"},
+	},
+	{
+		"who looks was removed", 3,
+		func(e *Evidence) { e.down("m2", api.ReachRejected); e.leaderless(time.Hour); e.Out = api.MemberRemoved },
+		[]string{"error removed m1"}, []string{"incus admin cluster reset"},
+	},
+	{
 		"a removal that does not end", 3,
 		func(e *Evidence) { e.member("m2").Removing = now.Add(-11 * time.Minute) },
 		[]string{"warning removal_stuck m2"}, []string{"incus cluster remove --force m2"},

@@ -13,6 +13,8 @@ type Evidence struct {
 	By  string
 	// Stale is true if By could not ask a leader: the state is what By last knew.
 	Stale bool
+	// Out is api.MemberRemoved or api.MemberFenced if By is out of the cluster; empty else.
+	Out api.Reason
 	// Wanted is how many voters there should be.
 	Wanted   int
 	Members  []Member

@@ -160,12 +160,13 @@ func (d *diagnosis) voters() {
 	if len(voters) == 0 || len(online)-1 >= len(voters)/2+1 {
 		return
 	}
+	members := slices.DeleteFunc(slices.Clone(d.Members), func(m Member) bool { return m.Fenced })
 	switch need := len(voters)/2 + 1; {
-	case len(d.Members) == 1:
+	case len(members) == 1:
 		d.found(api.SeverityNotice, NoSlack, names(voters),
 			fmt.Sprintf("The cluster has one member: if %s stops, nothing answers", voters[0].Name),
 			"add two more: incus cluster add NAME")
-	case len(d.Members) == 2:
+	case len(members) == 2:
 		d.found(api.SeverityNotice, NoSlack, names(voters),
 			fmt.Sprintf("Of two members one votes: if %s fails, nothing can be changed until it is back", list(names(voters))),
 			"add a third member: incus cluster add NAME")

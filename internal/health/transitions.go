@@ -6,6 +6,23 @@ import (
 	"incusd/api"
 )
 
+// out tells whether the member that looked is out of the cluster, and finds that.
+func (d *diagnosis) out() bool {
+	switch d.Out {
+	case api.MemberRemoved:
+		d.found(api.SeverityError, Removed, []string{d.By},
+			fmt.Sprintf("%s was removed from the cluster, and knows no more than what it was then", d.By),
+			"make this server a clean one (incus admin cluster reset) and let it join anew, with a new token")
+	case api.MemberFenced:
+		d.found(api.SeverityError, Fenced, []string{d.By},
+			fmt.Sprintf("%s is shut out: the cluster was recovered without it, and goes on elsewhere", d.By),
+			"make this server a clean one (incus admin cluster reset) and let it join anew; look before whether it has something that the recovered cluster lost: see docs/recover.md")
+	default:
+		return false
+	}
+	return true
+}
+
 // transitions looks at what members are in the middle of.
 func (d *diagnosis) transitions() {
 	for _, m := range d.Members {
