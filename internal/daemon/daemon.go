@@ -91,7 +91,7 @@ type Daemon struct {
 	// startingOver is held while this server becomes an empty standalone one.
 	startingOver sync.Mutex
 	// resets are asked of watchStanding.
-	resets chan chan error
+	resets chan reset
 
 	own        *trust.KeyPair
 	local      *localstore.Store
@@ -170,7 +170,7 @@ func newDaemon(cfg Config) *Daemon {
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		swapped:  make(chan struct{}),
-		resets:   make(chan chan error),
+		resets:   make(chan reset),
 		fenced:   make(chan struct{}, 1),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())

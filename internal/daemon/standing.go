@@ -51,8 +51,8 @@ func (d *Daemon) watchStanding() {
 		case <-view.WatchMembers():
 		case <-removed:
 		case <-again:
-		case answer := <-d.resets:
-			answer <- d.startOver()
+		case r := <-d.resets:
+			r.answer <- d.startOver(r.store)
 		case <-swapped:
 		case <-d.ctx.Done():
 			return
@@ -71,7 +71,7 @@ func (d *Daemon) standingStep(store *raftstore.Store, view *raftstore.View) (don
 		}
 	}
 	r, removed := store.Removal()
-	return removed && d.takeRemoval(r)
+	return removed && d.takeRemoval(store, r)
 }
 
 // proposeLeave tells the cluster that this member has given away all that it had.
@@ -90,12 +90,12 @@ func (d *Daemon) proposeLeave(store *raftstore.Store) error {
 }
 
 // takeRemoval does what the removal asks for, and tells whether that is done.
-func (d *Daemon) takeRemoval(r *state.Removed) (done bool) {
+func (d *Daemon) takeRemoval(store *raftstore.Store, r *state.Removed) (done bool) {
 	if err := d.reach(PointLeft); err != nil {
 		return false
 	}
 	if r.Graceful {
-		if err := d.startOver(); err != nil {
+		if err := d.startOver(store); err != nil {
 			d.log.Warn("this server was removed from its cluster and could not start over yet; trying again", "err", err)
 			return false
 		}
@@ -123,11 +123,19 @@ func (d *Daemon) notedRemoval(replica string) *state.Removed {
 	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.Fingerprint()}
 }
 
-// startOver makes this server a standalone one with an empty store. The local store's
+// A reset is asked for one replica, which was judged before: another one that took its place
+// meanwhile is not meant.
+type reset struct {
+	store  *raftstore.Store
+	answer chan error
+}
+
+// startOver makes this server a standalone one with an empty store, unless old is not the
+// replica in use any more. The local store's
 // transaction is the moment it happens: a crash before it leaves a folder that the next start
 // sweeps away, a crash after it finds the new replica in use. Its own key and keys stay; what
 // was made for the old replica is removed by the applier, since nobody owns it any more.
-func (d *Daemon) startOver() error {
+func (d *Daemon) startOver(old *raftstore.Store) error {
 	d.startingOver.Lock()
 	defer d.startingOver.Unlock()
 	end, err := d.joiner.Begin()
@@ -135,6 +143,9 @@ func (d *Daemon) startOver() error {
 		return err
 	}
 	defer end()
+	if d.current.store.Load() != old {
+		return api.Errorf(api.Conflict, "This server has left that cluster already")
+	}
 	id := uuid.NewString()
 	rep := localstore.Replica{ID: id, Dir: id, ClusterID: uuid.NewString()}
 	next, err := d.openReplica(rep, nil, true, true)
@@ -208,7 +219,7 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 	d.log.Warn("this server starts over as a standalone one: an administrator has reset it")
 	answer := make(chan error, 1)
 	select {
-	case d.resets <- answer:
+	case d.resets <- reset{store, answer}:
 	case <-ctx.Done():
 		return api.Errorf(api.Timeout, "This server is busy leaving its cluster")
 	case <-d.ctx.Done():
