@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"incusd/api"
 	"incusd/internal/raftstore/state"
 )
@@ -68,7 +66,7 @@ func Announce(ctx context.Context, n Neighbours, address string, unseen bool, no
 		if err := checkUnlessUnseen(ctx, n, address, unseen); err != nil {
 			return err
 		}
-		return proposeAddress(ctx, n.Propose, n.ID(), address, now)
+		return proposeAddress(ctx, n, n.ID(), address, now)
 	}
 	last := api.Errorf(api.NoQuorum, "No quorum: no other member answers")
 	for _, id := range others {
@@ -123,14 +121,10 @@ func Announced(ctx context.Context, l Lookout, id, address string, unseen bool, 
 			return err
 		}
 	}
-	return proposeAddress(ctx, l.Propose, id, address, now)
+	return proposeAddress(ctx, l, id, address, now)
 }
 
-func proposeAddress(ctx context.Context, propose func(context.Context, state.Command) (state.Result, error), id, address string, now time.Time) error {
-	cmd, err := state.NewCommand(state.KindMemberAddress, uuid.NewString(), now.UTC(), nil, state.MemberAddress{ID: id, Address: address})
-	if err != nil {
-		return err
-	}
-	_, err = propose(ctx, cmd)
+func proposeAddress(ctx context.Context, store proposer, id, address string, now time.Time) error {
+	_, err := propose(ctx, store, state.KindMemberAddress, now, nil, state.MemberAddress{ID: id, Address: address})
 	return err
 }

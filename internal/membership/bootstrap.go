@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/uuid"
-
 	"incusd/api"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
@@ -46,16 +44,12 @@ func Bootstrap(ctx context.Context, store FormingStore, name, address string, no
 	if err != nil {
 		return err
 	}
-	cmd, err := state.NewCommand(state.KindClusterEnable, uuid.NewString(), now().UTC(), requestor, state.ClusterEnable{
+	_, err = propose(ctx, store, state.KindClusterEnable, now(), requestor, state.ClusterEnable{
 		MemberID:    store.ID(),
 		Name:        name,
 		Address:     address,
 		Certificate: string(pair.CertPEM),
 		Key:         string(pair.KeyPEM),
 	})
-	if err != nil {
-		return err
-	}
-	_, err = store.Propose(ctx, cmd)
 	return err
 }

@@ -625,12 +625,8 @@ func (a *attempt) activate(ctx context.Context, made map[string]state.EntityMemb
 	if err := a.cfg.Notes.SetJoin(a.rec); err != nil {
 		return err
 	}
-	cmd, err := state.NewCommand(state.KindMemberActivate, uuid.NewString(), a.cfg.Now().UTC(), nil,
-		state.MemberActivate{ID: a.rec.Replica.ID, Entities: made})
-	if err != nil {
-		return err
-	}
-	if _, err := a.replica.Propose(ctx, cmd); err != nil {
+	body := state.MemberActivate{ID: a.rec.Replica.ID, Entities: made}
+	if _, err := propose(ctx, a.replica, state.KindMemberActivate, a.cfg.Now(), nil, body); err != nil {
 		return fmt.Errorf("become a member: %w", err)
 	}
 	return a.reach(PointActivated)

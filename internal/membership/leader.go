@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"incusd/api"
 	"incusd/internal/config"
 	"incusd/internal/raftstore"
@@ -91,11 +89,7 @@ type term struct {
 func (t *term) propose(ctx context.Context, kind string, body any) error {
 	ctx, cancel := context.WithTimeout(ctx, t.set.ChangeTimeout)
 	defer cancel()
-	cmd, err := state.NewCommand(kind, uuid.NewString(), t.now().UTC(), nil, body)
-	if err != nil {
-		return err
-	}
-	_, err = t.store.Propose(ctx, cmd)
+	_, err := propose(ctx, t.store, kind, t.now(), nil, body)
 	return err
 }
 

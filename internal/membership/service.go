@@ -84,13 +84,24 @@ func (e *NotLeaderError) Error() string {
 // Unwrap gives the error a reason, for a caller that cannot follow it.
 func (e *NotLeaderError) Unwrap() error { return api.Unavailable }
 
+// A proposer is a store as far as changes go.
+type proposer interface {
+	Propose(ctx context.Context, cmd state.Command) (state.Result, error)
+}
+
+// propose makes one change, as a request of its own: whoever calls it again asks anew. now is the
+// wall clock; requestor is nil for what the cluster does by itself.
+func propose(ctx context.Context, store proposer, kind string, now time.Time, requestor *api.EventRequestor, body any) (state.Result, error) {
+	cmd, err := state.NewCommand(kind, uuid.NewString(), now.UTC(), requestor, body)
+	if err != nil {
+		return state.Result{}, err
+	}
+	return store.Propose(ctx, cmd)
+}
+
 // propose makes a change and reads its result into value, unless that is nil.
 func (s *Admissions) propose(ctx context.Context, kind string, requestor *api.EventRequestor, body, value any) error {
-	cmd, err := state.NewCommand(kind, uuid.NewString(), s.now().UTC(), requestor, body)
-	if err != nil {
-		return err
-	}
-	result, err := s.store.Propose(ctx, cmd)
+	result, err := propose(ctx, s.store, kind, s.now(), requestor, body)
 	if err != nil || value == nil {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/uuid"
-
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
@@ -72,12 +70,8 @@ func ComeBack(ctx context.Context, store StoppingStore, now func() time.Time) er
 }
 
 func sayStopping(ctx context.Context, store StoppingStore, stopping bool, now func() time.Time) error {
-	cmd, err := state.NewCommand(state.KindMemberStopping, uuid.NewString(), now().UTC(), nil,
-		state.MemberStopping{ID: store.ID(), Stopping: stopping})
-	if err != nil {
-		return err
-	}
-	_, err = store.Propose(ctx, cmd)
+	body := state.MemberStopping{ID: store.ID(), Stopping: stopping}
+	_, err := propose(ctx, store, state.KindMemberStopping, now(), nil, body)
 	return err
 }
 
