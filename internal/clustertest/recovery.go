@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -77,15 +76,6 @@ func (s *Server) Edit(addresses map[string]string) error {
 // DatabaseCopies lists the backups of the database folder that recoveries have made.
 func (s *Server) DatabaseCopies() ([]string, error) {
 	return filepath.Glob(filepath.Join(s.dir, "database.before-recovery-*"))
-}
-
-// RestoreDatabase puts a backup of the database folder in its place again.
-func (s *Server) RestoreDatabase(backup string) error {
-	database := filepath.Join(s.dir, "database")
-	if err := os.RemoveAll(database); err != nil {
-		return err
-	}
-	return os.CopyFS(database, os.DirFS(backup))
 }
 
 // Backup takes a backup on the server, by its socket.

@@ -131,10 +131,10 @@ type reset struct {
 }
 
 // startOver makes this server a standalone one with an empty store, unless old is not the
-// replica in use any more. The local store's
-// transaction is the moment it happens: a crash before it leaves a folder that the next start
-// sweeps away, a crash after it finds the new replica in use. Its own key and keys stay; what
-// was made for the old replica is removed by the applier, since nobody owns it any more.
+// replica in use any more. The local store's transaction is the moment it happens: a crash
+// before it leaves a folder that the next start sweeps away, a crash after it finds the new
+// replica in use. Its own key and keys stay; what was made for the old replica is removed by
+// the applier, since nobody owns it any more.
 func (d *Daemon) startOver(old *raftstore.Store) error {
 	d.startingOver.Lock()
 	defer d.startingOver.Unlock()

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -183,6 +182,3 @@ func syncFolders(dir string) error {
 	}
 	return nil
 }
-
-// Persist writes the tables of the copy as a snapshot; see state.View.Persist.
-func (c *Copy) Persist(w io.Writer) error { return c.Tables.View().Persist(w) }
