@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"incusd/api"
 	"incusd/internal/raftstore/state"
@@ -28,25 +29,58 @@ func Transfer(ctx context.Context, store LeadingStore, set Settings, to string) 
 	if to == store.ID() {
 		return to, nil
 	}
-	members := candidates(view.View, store.Servers(), store.ID(), func(id string) bool {
-		silent, heard := store.LastAnswer(id)
-		return heard && silent <= set.AnswerWithin && store.CaughtUp(id)
-	})
-	if to == "" {
-		if to = successor(members); to == "" {
-			return "", api.Errorf(api.CannotLead, "No other member can lead now: none votes, is online and has the log")
-		}
-	} else if err := mayLead(members, to, memberName(view, to)); err != nil {
+	to, err = awaitNext(ctx, store, set, to)
+	if err != nil {
 		return "", err
 	}
 	if err := store.TransferLeadership(ctx, to); err != nil {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("transfer leadership: %w", err)
 		}
-		return "", api.Errorf(api.Unavailable, "Leadership was not transferred to cluster member %q: %v", memberName(view, to), err).
+		return "", api.Errorf(api.Unavailable, "Leadership was not transferred to cluster member %q: %v", memberName(store.Local(), to), err).
 			WithHint("see who leads: incus cluster list")
 	}
 	return to, nil
+}
+
+// awaitNext chooses who shall lead next: the member with the ID to, or the best one if
+// that is empty. A leader that is new has not heard of all members yet, and a member may
+// lack the newest entries for a moment: awaitNext waits for that, for at most patience.
+func awaitNext(ctx context.Context, store LeadingStore, set Settings, to string) (next string, err error) {
+	const (
+		patience = 2 * time.Second
+		interval = 10 * time.Millisecond
+	)
+	for start := time.Now(); ; {
+		view := store.Local()
+		members := candidates(view.View, store.Servers(), store.ID(), func(id string) bool {
+			silent, heard := store.LastAnswer(id)
+			return heard && silent <= set.AnswerWithin && store.CaughtUp(id)
+		})
+		next, soon, err := chooseNext(members, to, memberName(view, to))
+		if err == nil || !soon || time.Since(start) >= patience || !sleep(ctx, interval, nil) {
+			return next, err
+		}
+	}
+}
+
+// chooseNext chooses among members who shall lead next: the one with the ID to, called
+// name, or the best one if to is empty. soon tells of a refusal that it may be over when
+// a member answers.
+func chooseNext(members []Candidate, to, name string) (next string, soon bool, err error) {
+	if to != "" {
+		soon, err = mayLead(members, to, name)
+		return to, soon, err
+	}
+	if next = successor(members); next != "" {
+		return next, false, nil
+	}
+	for i := range members {
+		soon = soon || members[i].Online && !members[i].Ready
+		members[i].Ready = members[i].Online
+	}
+	return "", soon && successor(members) != "",
+		api.Errorf(api.CannotLead, "No other member can lead now: none votes, is online and has the log")
 }
 
 // successor is the voter that shall lead after the leader, "" if none can: one that is
@@ -66,22 +100,23 @@ func successor(members []Candidate) string {
 	return best
 }
 
-// mayLead tells what speaks against the member id, called name, as the next leader.
-func mayLead(members []Candidate, id, name string) error {
+// mayLead tells what speaks against the member id, called name, as the next leader. soon
+// tells that this is over when the member answers.
+func mayLead(members []Candidate, id, name string) (soon bool, err error) {
 	for _, m := range inOrder(members) {
 		switch {
 		case m.ID != id:
 			continue
 		case against(m) != "":
-			return api.Errorf(api.CannotLead, "Cluster member %q cannot lead: %s", name, against(m))
+			return false, api.Errorf(api.CannotLead, "Cluster member %q cannot lead: %s", name, against(m))
 		case !m.Online:
-			return api.Errorf(api.MemberOffline, "Cluster member %q is offline", name)
+			return false, api.Errorf(api.MemberOffline, "Cluster member %q is offline", name)
 		case !m.Voter || m.Role != state.RoleVoter:
-			return api.Errorf(api.CannotLead, "Cluster member %q cannot lead: it has no vote", name)
+			return false, api.Errorf(api.CannotLead, "Cluster member %q cannot lead: it has no vote", name)
 		case !m.Ready:
-			return api.Errorf(api.CannotLead, "Cluster member %q cannot lead now: it does not answer, or does not have the whole log yet", name)
+			return true, api.Errorf(api.CannotLead, "Cluster member %q cannot lead now: it does not answer, or does not have the whole log yet", name)
 		}
-		return nil
+		return false, nil
 	}
-	return api.Errorf(api.MemberNotFound, "Cluster member not found")
+	return false, api.Errorf(api.MemberNotFound, "Cluster member not found")
 }
