@@ -2,9 +2,12 @@ package api
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +108,68 @@ func TestStrangersSendSmallBodies(t *testing.T) {
 	}
 	if w := b.do(request{method: "POST", path: "/1.0/certificates", body: large}); w.Code == 413 {
 		t.Errorf("an administrator: %s", w.Body)
+	}
+}
+
+// Who does not read an answer does not keep it in memory for ever.
+func TestSlowReaderIsNotWaitedFor(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.server.readTime = 50 * time.Millisecond
+	ended := make(chan error, 1)
+	large := reply{metadata: strings.Repeat("x", 64<<20)} // more than any socket's buffers
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.server.limitAnswer(w)
+		ended <- large.write(w, r)
+	})
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The time of an answer is not that of the next request on the same connection.
+func TestCallMayTakeLongerThanItsAnswer(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.server.readTime = 20 * time.Millisecond
+	server := b.serve(UnixListener, false)
+	get := func(path string) {
+		t.Helper()
+		resp, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := recorded(t, resp); w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	get("/1.0")
+	op, goOn := b.run(false)
+	time.AfterFunc(10*b.server.readTime, func() { close(goOn) })
+	get("/1.0/operations/" + op.ID() + "/wait")
+}
+
+func TestStrangersBodiesAreCounted(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.server.limits.bodies.ofOne = 100
+	body := `{"trust_token":"` + strings.Repeat("x", 100) + `"}`
+	request := request{method: "POST", path: "/1.0/certificates", body: body, stranger: true}
+	wantRefusal(t, b.do(request), http.StatusTooManyRequests, api.TooMany, "Too many request bodies at once")
+	b.server.limits.bodies.ofOne = 1000
+	for range 20 { // each is given back
+		if w := b.do(request); w.Code != http.StatusBadRequest { // it is no token
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	if n := b.server.limits.bodies; n.all != 0 || len(n.source) != 0 {
+		t.Errorf("%d bytes are counted, by source %v", n.all, n.source)
 	}
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os/user"
@@ -28,13 +29,34 @@ type unixPeer struct {
 	name func() string // looked up once, and only when somebody asks
 }
 
-// ConnContext is for http.Server.ConnContext of the unix listener: it notes who has
-// opened the connection. Other connections pass unchanged.
+// A Guest is a connection whose listener wants to know when a request has shown that
+// who is there belongs here.
+type Guest interface{ Recognized() }
+
+type guestKey struct{}
+
+// ConnContext is for http.Server.ConnContext: it notes who has opened the connection of
+// the unix listener, and the Guest under a TLS connection.
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
-	socket, ok := conn.(*net.UnixConn)
-	if !ok {
-		return ctx
+	switch conn := conn.(type) {
+	case *tls.Conn:
+		if g, ok := conn.NetConn().(Guest); ok {
+			return context.WithValue(ctx, guestKey{}, g)
+		}
+	case *net.UnixConn:
+		return withPeer(ctx, conn)
 	}
+	return ctx
+}
+
+// recognized tells the listener of a request's connection that the caller belongs here.
+func recognized(ctx context.Context) {
+	if g, ok := ctx.Value(guestKey{}).(Guest); ok {
+		g.Recognized()
+	}
+}
+
+func withPeer(ctx context.Context, socket *net.UnixConn) context.Context {
 	uid, err := peerUID(socket)
 	if err != nil {
 		return ctx

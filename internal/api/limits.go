@@ -43,13 +43,14 @@ type limits struct {
 	lookupsOfKey, lookupsOfSource  *shares
 	attemptsOfSource, usesOfTokens *shares
 	joinSteps                      *shares
+	bodies                         *bodies
 }
 
 func newLimits() *limits {
 	return &limits{
 		lookups: allLookups.limiter(), lookupsOfKey: newShares(keyLookups), lookupsOfSource: newShares(sourceLookups),
 		attempts: allAttempts.limiter(), attemptsOfSource: newShares(sourceAttempts), usesOfTokens: newShares(tokenAttempts),
-		joinSteps: newShares(joinSteps),
+		joinSteps: newShares(joinSteps), bodies: newBodies(),
 	}
 }
 

@@ -25,6 +25,8 @@ const (
 	lengthyTimeout = 50 * time.Second
 	// readTimeout bounds the wait for a leader in ordinary reads: 503 then.
 	readTimeout = 3 * time.Second
+	// answerTimeout bounds how long a client may take to read an answer that is not a stream.
+	answerTimeout = 30 * time.Second
 	// startTimeout bounds the wait of a call that came while the daemon starts.
 	startTimeout = 10 * time.Second
 )
@@ -35,6 +37,7 @@ type Server struct {
 	cfg      Config
 	limits   *limits
 	bodyTime time.Duration  // how long a body may take
+	readTime time.Duration  // how long a client may take to read an answer
 	refusals rate.Sometimes // log lines about strangers
 	forming  atomic.Bool    // a bootstrap or join runs
 
@@ -51,6 +54,7 @@ func New(cfg Config) *Server {
 		cfg:      cfg,
 		limits:   newLimits(),
 		bodyTime: callTimeout,
+		readTime: answerTimeout,
 		refusals: rate.Sometimes{First: 20, Interval: 10 * time.Second},
 		closing:  closing, close: closeStreams,
 	}
@@ -121,6 +125,9 @@ type endpoint struct {
 // ServeHTTP is the one place where answers are written and failures are logged.
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rep, err := e.answer(w, r)
+	if rep.serve == nil {
+		e.server.limitAnswer(w)
+	}
 	if err == nil {
 		err = rep.write(w, r)
 	}
@@ -145,6 +152,9 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 	who, err := s.authenticate(r, e.listener)
 	if err != nil {
 		return reply{}, err
+	}
+	if who.kind != Stranger {
+		recognized(r.Context())
 	}
 	if err := route.authorize(r, &who); err != nil {
 		return reply{}, err

@@ -59,6 +59,8 @@ type tlsIdentity struct {
 func newListeners(listen ListenFunc, id tlsIdentity, members *raftstore.Endpoint, handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *listeners {
 	l := &listeners{listen: listen, log: logger, open: make(map[string]net.Listener), held: make(map[string]int)}
 	l.server = newHTTPServer(handler, connContext, logger)
+	// Each stream of one connection may hold a body.
+	l.server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 64}
 	l.server.Protocols = new(http.Protocols)
 	l.server.Protocols.SetHTTP1(true)
 	l.server.Protocols.SetHTTP2(true)

@@ -227,6 +227,9 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 		return
 	}
 	conn.SetDeadline(time.Time{})
+	if known, ok := conn.NetConn().(interface{ Recognized() }); ok {
+		known.Recognized() // a listener that makes room for members
+	}
 	s.serveStream(st, h)
 }
 
