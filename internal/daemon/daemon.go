@@ -207,6 +207,9 @@ func (d *Daemon) openLocal() error {
 	if err := d.cfg.Paths.prepare(); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	if err := d.cfg.Paths.protect(d.log); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
 	var err error
 	if err := d.cfg.Paths.checkTogether(); err != nil {
 		return err

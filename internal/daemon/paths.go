@@ -36,16 +36,13 @@ func (p Paths) replicas() string   { return filepath.Join(p.database(), "global"
 func (p Paths) clusterCert() string { return filepath.Join(p.Dir, "cluster.crt") }
 func (p Paths) clusterKey() string  { return filepath.Join(p.Dir, "cluster.key") }
 
-// prepare makes the folders. The state directory can be entered by all, since the
+// prepare makes the folders; see protect for those that exist. The state directory can be entered by all, since the
 // socket in it has rights of its own; the stores are for the daemon alone.
 func (p Paths) prepare() error {
 	if err := os.MkdirAll(p.Dir, 0o711); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.replicas(), 0o700); err != nil {
-		return err
-	}
-	return os.Chmod(p.database(), 0o700)
+	return os.MkdirAll(p.replicas(), 0o700)
 }
 
 // checkTogether refuses to begin anew where replicas lie and the note of which counts is
