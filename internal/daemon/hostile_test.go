@@ -5,16 +5,15 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"incusd/api"
 	"incusd/client"
 	"incusd/internal/trust"
+	"incusd/test/crowd"
 	"incusd/test/loopback"
 )
 
@@ -71,69 +70,15 @@ func (b *besieged) ask() (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// crowd opens n connections side by side and keeps them until the test ends.
-func (b *besieged) crowd(n int, behave func(net.Conn) error) {
-	var wg sync.WaitGroup
-	queue := make(chan struct{}, 32)
-	for range n {
-		wg.Go(func() {
-			queue <- struct{}{}
-			defer func() { <-queue }()
-			conn, err := net.Dial("tcp", b.address)
-			if err != nil {
-				b.t.Error(err)
-				return
-			}
-			b.t.Cleanup(func() { conn.Close() })
-			_ = behave(conn) // the daemon may hang up at any time
-		})
-	}
-	wg.Wait()
-}
-
-// What strangers do who keep a connection and give nothing for it.
-func idle(net.Conn) error { return nil }
-
-func idleAfterHandshake(conn net.Conn) error {
-	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).Handshake()
-}
-
-func slowHeader(conn net.Conn) error {
-	secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-	_, err := io.WriteString(secure, "GET /1.0 HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-	return err
-}
-
-func slowBody(conn net.Conn) error {
-	secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-	_, err := io.WriteString(secure, "POST /1.0/certificates HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{")
-	return err
-}
-
-func slowReader(conn net.Conn) error {
-	secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-	for range 100 {
-		if _, err := io.WriteString(secure, "GET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func halfHandshake(conn net.Conn) error {
-	_, err := conn.Write([]byte{22, 3, 1, 2, 0, 1, 0}) // a record of 512 bytes, of which two come
-	return err
-}
-
 // A thousand idle and two hundred slow clients, from the administrator's own address,
 // are more than one source may have: the administrator is answered all the same. How
 // fast is a matter of the machine; `make bench` tells.
 func TestAdministratorIsAnsweredInACrowd(t *testing.T) {
 	b := newBesieged(t)
-	b.crowd(500, idle)
-	b.crowd(500, idleAfterHandshake)
-	for _, behave := range []func(net.Conn) error{slowHeader, slowBody, slowReader, halfHandshake} {
-		b.crowd(50, behave)
+	strangers := crowd.At(b.address)
+	defer strangers.Go()
+	if err := strangers.ComeMixed(); err != nil {
+		t.Fatal(err)
 	}
 	var took []time.Duration
 	for range 20 {
@@ -165,6 +110,10 @@ func TestAdministratorsConnectionOutlivesACrowd(t *testing.T) {
 		}
 	}
 	get()
-	b.crowd(maxOfOneSource+100, idle)
+	strangers := crowd.At(b.address)
+	defer strangers.Go()
+	if err := strangers.Come(maxOfOneSource+100, crowd.Idle); err != nil {
+		t.Fatal(err)
+	}
 	get()
 }

@@ -39,6 +39,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{"tokens", b.tokens},
 		{"member list", b.lists},
 		{"configuration writes", b.writes},
+		{"crowd", b.crowded},
 		{"memory after load", b.memoryAfterLoad},
 		{"fail-over", b.failOver},
 		{"restart after load", func(ctx context.Context) error {

@@ -67,9 +67,10 @@ var allowed = map[string][]string{
 	// For tests only; see TestWhatIsForTestsIsInNoProgram.
 	"client/clienttest":    {"api"},
 	"internal/clustertest": {"internal/daemon", "internal/recovery", "internal/localstore", "internal/membership", "internal/network", "internal/raftstore", "internal/storage", "api"},
-	"test/bench":           {"test/loopback", "api"},
+	"test/bench":           {"test/crowd", "test/loopback", "client", "internal/trust", "api"},
 	"test/binaries":        {},
 	"test/cli":             {},
+	"test/crowd":           {},
 	"test/docs":            {},
 	"test/histories":       {},
 	"test/hosts":           {},
