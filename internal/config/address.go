@@ -74,6 +74,9 @@ func ValidateListenAddress(addr string, o AddressOptions) error {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return fmt.Errorf("Invalid port %q", port)
 	}
+	if ip, err := netip.ParseAddr(host); err == nil && !isZone(ip.Zone()) {
+		return fmt.Errorf("Invalid interface %q in address", ip.Zone())
+	}
 	if IsWildcard(addr) {
 		if !o.AllowWildcard {
 			return errors.New("Wildcard addresses aren't allowed")
@@ -131,4 +134,13 @@ func Covers(listen, addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return wildcard.Is6() || err != nil || ip.Is4()
+}
+
+// isZone tells whether an IPv6 zone, which may be empty, can be the name of a network
+// interface and stand between the brackets of an address.
+func isZone(zone string) bool {
+	const longest = 15 // IFNAMSIZ on Linux
+	return len(zone) <= longest && !strings.ContainsFunc(zone, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("[]%:/", r)
+	})
 }

@@ -54,6 +54,8 @@ func TestValidateListenAddress(t *testing.T) {
 		{"10.0.0.1:", port, noPort},
 		{"::", port, noPort},
 		{"[::1]:1", port, ""},
+		{"::%[", anything, `Invalid interface "[" in address`},
+		{"[fe80::1%an-interface-name]:1", anything, `Invalid interface "an-interface-name" in address`},
 		{":8443", anything, ""},
 		{"::", anything, ""},
 		{"", anything, ""},
@@ -126,7 +128,7 @@ func TestCovers(t *testing.T) {
 }
 
 func FuzzAddress(f *testing.F) {
-	for _, addr := range []string{"10.0.0.1:8443", "[::]:1", "node1", ":", "[", "[]", "%", "[::1]]:5"} {
+	for _, addr := range []string{"10.0.0.1:8443", "[::]:1", "node1", ":", "[", "[]", "%", "[::1]]:5", "fe80::1%eth0", "::%["} {
 		f.Add(addr)
 	}
 	f.Fuzz(func(t *testing.T, addr string) {
