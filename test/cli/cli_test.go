@@ -6,7 +6,7 @@
 //	start MEMBER...        start daemons, wait until they are ready, and use the first
 //	use MEMBER             talk to that member from now on
 //	crash MEMBER...        kill -9 them
-//	stop MEMBER...         send them SIGTERM and wait for a clean end
+//	halt MEMBER...         send them SIGTERM and wait for a clean end
 //	ended MEMBER           wait until a daemon has ended by itself, cleanly
 //	subst FILE...          replace $NAME in files by the variable's value
 //	let NAME               set a variable to what the last command printed
@@ -56,7 +56,7 @@ func TestStories(t *testing.T) {
 			"start": start,
 			"use":   use,
 			"crash": crash,
-			"stop":  stop,
+			"halt":  halt,
 			"ended": ended,
 			"subst": subst,
 			"let":   let,

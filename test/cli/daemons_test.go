@@ -188,9 +188,9 @@ func crash(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop MEMBER...
-func stop(ts *testscript.TestScript, neg bool, args []string) {
-	positive(ts, "stop", neg, len(args) > 0)
+// halt MEMBER...: not called stop, which in testscript ends the story, as passed.
+func halt(ts *testscript.TestScript, neg bool, args []string) {
+	positive(ts, "halt", neg, len(args) > 0)
 	for _, name := range args {
 		if err := of(ts).signal(name, syscall.SIGTERM); err != nil {
 			ts.Fatalf("%s: %v", name, err)
