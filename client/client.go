@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/endorsement"
 )
 
 const (
@@ -126,17 +127,28 @@ func UserAgent() string {
 }
 
 // Pin returns a client configuration that talks to no other server than the one
-// with certificate cert, byte for byte, whatever its names and dates say. The
-// client shows own, if that is not nil.
+// with certificate cert, byte for byte, whatever its names and dates say, or one that
+// the holder of cert endorses as its successor. The client shows own, if that is not nil.
 func Pin(cert *x509.Certificate, own *tls.Certificate) *tls.Config {
+	return PinFollowing(cert, own, func(*x509.Certificate) {})
+}
+
+// PinFollowing is Pin for who keeps cert: moved is called when the server shows another
+// certificate, which cert endorses, so that it can be kept from then on. It may be called
+// by several connections, also at the same time.
+func PinFollowing(cert *x509.Certificate, own *tls.Certificate, moved func(next *x509.Certificate)) *tls.Config {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// The pin replaces the usual verification. VerifyConnection, unlike
 		// VerifyPeerCertificate, also runs when a session is resumed.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if len(state.PeerCertificates) == 0 || !state.PeerCertificates[0].Equal(cert) {
-				return errWrongCertificate
+			chain := state.PeerCertificates
+			if endorsement.Follow(chain, Fingerprint(cert), time.Now()) != nil {
+				return wrongCertificate(chain, cert)
+			}
+			if !chain[0].Equal(cert) {
+				moved(chain[0])
 			}
 			return nil
 		},
@@ -151,7 +163,14 @@ func Pin(cert *x509.Certificate, own *tls.Certificate) *tls.Config {
 	return config
 }
 
-var errWrongCertificate = errors.New("the server shows another certificate than the expected one")
+// wrongCertificate names what is shown, for who replaced it on purpose and can compare.
+func wrongCertificate(chain []*x509.Certificate, want *x509.Certificate) error {
+	if len(chain) == 0 {
+		return errors.New("the server shows no certificate")
+	}
+	return api.Errorf(api.FingerprintMatch, "the server shows another certificate than the expected one: %s instead of %s", Fingerprint(chain[0]), Fingerprint(want)).
+		WithHint("if the certificate was replaced with a new key, compare the fingerprint with that of incus info on a member, and accept it anew; else somebody sits in between")
+}
 
 // WithProject returns a client that works in project; empty means the default one.
 func (c *Client) WithProject(project string) *Client {

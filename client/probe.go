@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/endorsement"
 )
 
 // probeLimit bounds the search for a cluster member, over all its addresses.
@@ -22,6 +23,15 @@ const probeLimit = 10 * time.Second
 // if it names none) shows, without verifying it: compare its fingerprint. Dial may
 // be nil. It uses no proxy.
 func RemoteCertificate(ctx context.Context, dial DialFunc, address string) (*x509.Certificate, error) {
+	chain, err := remoteChain(ctx, dial, address)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
+}
+
+// remoteChain is RemoteCertificate with the certificates that the server sends along.
+func remoteChain(ctx context.Context, dial DialFunc, address string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	conn, err := Options{Dial: dial}.dialer()(ctx, "tcp", CanonicalAddress(address))
@@ -33,7 +43,7 @@ func RemoteCertificate(ctx context.Context, dial DialFunc, address string) (*x50
 	if err := session.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	return session.ConnectionState().PeerCertificates[0], nil
+	return session.ConnectionState().PeerCertificates, nil
 }
 
 // Fingerprint is the lower-case hex SHA-256 of the certificate's DER.
@@ -43,14 +53,15 @@ func Fingerprint(cert *x509.Certificate) string {
 }
 
 // FindMember asks all addresses of a join token side by side and returns the first
-// whose server shows the certificate that the token names, with that certificate.
+// whose server shows the certificate that the token names, or one that took its place and
+// is endorsed by it, with the certificate that is shown.
 // Nothing is sent to any of them. It fails with api.NoMemberReachable, or with
 // api.FingerprintMatch if a server answers but none with the right certificate;
 // either names each address and what was wrong with it. Dial may be nil.
 func FindMember(ctx context.Context, dial DialFunc, token *api.ClusterMemberJoinToken) (string, *x509.Certificate, error) {
 	type result struct {
 		address string
-		cert    *x509.Certificate
+		chain   []*x509.Certificate
 		err     error
 	}
 	var probes sync.WaitGroup
@@ -60,8 +71,8 @@ func FindMember(ctx context.Context, dial DialFunc, token *api.ClusterMemberJoin
 	results := make(chan result, len(token.Addresses))
 	for _, address := range token.Addresses {
 		probes.Go(func() {
-			cert, err := RemoteCertificate(ctx, dial, address)
-			results <- result{CanonicalAddress(address), cert, err}
+			chain, err := remoteChain(ctx, dial, address)
+			results <- result{CanonicalAddress(address), chain, err}
 		})
 	}
 	mismatch := false
@@ -71,11 +82,11 @@ func FindMember(ctx context.Context, dial DialFunc, token *api.ClusterMemberJoin
 		switch {
 		case r.err != nil:
 			problems = append(problems, fmt.Sprintf("%s: %v", r.address, plain(r.err)))
-		case strings.EqualFold(Fingerprint(r.cert), token.Fingerprint):
-			return r.address, r.cert, nil
+		case endorsement.Follow(r.chain, token.Fingerprint, time.Now()) == nil:
+			return r.address, r.chain[0], nil
 		default:
 			mismatch = true
-			problems = append(problems, fmt.Sprintf("%s: shows certificate %s instead of %s", r.address, Fingerprint(r.cert), token.Fingerprint))
+			problems = append(problems, fmt.Sprintf("%s: shows certificate %s instead of %s", r.address, Fingerprint(r.chain[0]), token.Fingerprint))
 		}
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

@@ -155,11 +155,12 @@ func (c *Client) noAnswer(ctx context.Context, sent bool, err error) error {
 	if errors.As(err, &op) && op.Op == "dial" {
 		return c.notReached(op, err)
 	}
+	var refused *api.Error // by the pin
+	if errors.As(err, &refused) && refused.Reason == api.FingerprintMatch {
+		return api.Errorf(refused.Reason, "%s: %s", c.peer, refused.Message).WithHint("%s", refused.NextStep())
+	}
 	reason := api.Unavailable
-	switch {
-	case errors.Is(err, errWrongCertificate):
-		reason = api.FingerprintMatch
-	case sent:
+	if sent {
 		reason = api.OutcomeUnknown
 	}
 	if silent != nil {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -122,7 +122,12 @@ func (s *Service) issue(ctx context.Context, name string, at place, requestor *a
 		return nil, err
 	}
 	s.log.Info("Join token issued", "name", name, "operation", token.Operation, "expires", token.ExpiresAt)
-	return decode(result, token)
+	issued, err := decode(result, token)
+	if err != nil {
+		return nil, err
+	}
+	issued.Secret = token.Secret
+	return issued, nil
 }
 
 // draft decides all that is up to clock and chance.
@@ -223,11 +228,8 @@ func Inspect(view *raftstore.View, token *api.ClusterMemberJoinToken, fingerprin
 		return t, []*api.Error{ended}
 	}
 	var problems []*api.Error
-	if current, err := fingerprintOf(view.Cluster()); err != nil {
+	if err := checkFingerprint(view.Cluster(), token.Fingerprint); err != nil {
 		problems = append(problems, api.AsError(err))
-	} else if subtle.ConstantTimeCompare([]byte(token.Fingerprint), []byte(current)) != 1 {
-		problems = append(problems, api.Errorf(api.FingerprintMatch,
-			"The join token names a cluster certificate with fingerprint %.12s, the cluster's is %.12s", token.Fingerprint, current))
 	}
 	if token.ServerName != t.Name {
 		problems = append(problems, api.Errorf(api.TokenWrongName, "The join token was issued for member %q, not for %q", t.Name, token.ServerName))
@@ -237,6 +239,44 @@ func Inspect(view *raftstore.View, token *api.ClusterMemberJoinToken, fingerprin
 		problems = append(problems, refuse(api.TokenClaimed))
 	}
 	return t, problems
+}
+
+// checkFingerprint refuses a token that names a certificate which is neither the cluster's nor one
+// that leads to it: whoever followed the token has found another cluster.
+func checkFingerprint(cluster state.Cluster, named string) error {
+	current, err := fingerprintOf(cluster)
+	if err != nil {
+		return err
+	}
+	for _, known := range append([]string{current}, earlier(cluster)...) {
+		if strings.EqualFold(named, known) {
+			return nil
+		}
+	}
+	return api.Errorf(api.FingerprintMatch, "The join token names a cluster certificate with fingerprint %.12s, the cluster's is %.12s", named, current)
+}
+
+// earlier are the fingerprints of the certificates that lead to the present one.
+func earlier(cluster state.Cluster) []string {
+	var all []string
+	for _, e := range cluster.Endorsements {
+		if cert, err := trust.ParseCertificate(e.Certificate); err == nil {
+			all = append(all, trust.Fingerprint(cert))
+		}
+	}
+	return all
+}
+
+// Reissues draws another secret for each live token of view.
+func Reissues(view *state.View) []state.TokenReissue {
+	var all []state.TokenReissue
+	for _, t := range view.Tokens() {
+		if t.Ended == "" {
+			secret := newSecret()
+			all = append(all, state.TokenReissue{Hash: t.Hash, NewHash: Hash(secret), NewSecret: secret, NewOperation: uuid.NewString()})
+		}
+	}
+	return all
 }
 
 // Ended tells why t opens nothing any more at the time now, nil if it does. The zero

@@ -17,9 +17,12 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
+
+	"incusd/endorsement"
 )
 
 // Usage is what a certificate is for: a server's or a client's, never both.
@@ -179,4 +182,29 @@ func NewKeyPair(certPEM, keyPEM []byte) (*KeyPair, error) {
 		return nil, errors.New("no certificate found")
 	}
 	return &KeyPair{Cert: pair.Leaf, TLS: pair, CertPEM: certPEM, KeyPEM: keyPEM}, nil
+}
+
+// Endorse signs, with the pair's key, that next takes its place; see package endorsement. It
+// returns the endorsement's PEM.
+func (k *KeyPair) Endorse(next *x509.Certificate, now, until time.Time) (string, error) {
+	e, err := endorsement.Sign(k.Cert, k.TLS.PrivateKey, next, now, until)
+	if err != nil {
+		return "", err
+	}
+	return EncodePEM(e), nil
+}
+
+// Chained is the pair that also shows the certificates of links, each of which is PEM and may be
+// followed by others, which are left out. Its files stay those of the pair.
+func (k *KeyPair) Chained(links ...string) (*KeyPair, error) {
+	out := *k
+	out.TLS.Certificate = slices.Clone(k.TLS.Certificate)
+	for _, link := range links {
+		cert, err := ParseCertificate(link)
+		if err != nil {
+			return nil, err
+		}
+		out.TLS.Certificate = append(out.TLS.Certificate, cert.Raw)
+	}
+	return &out, nil
 }

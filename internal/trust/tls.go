@@ -7,50 +7,79 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"time"
 
 	"incusd/api"
+	"incusd/endorsement"
 )
 
-// PinnedTLS is the configuration of a client that talks only to a server showing
-// exactly cert, whatever name or address it was dialled by and whatever the dates:
-// who pins a certificate has judged it. A server with another one is refused with
-// api.FingerprintMatch, and with a nil cert every server is. The client shows own, if
-// not nil.
-func PinnedTLS(cert *x509.Certificate, own *tls.Certificate) *tls.Config {
+// A Pin says whom a client talks to, and as whom.
+type Pin struct {
+	// Known are the fingerprints that the server may have: its certificate is one of them, or one
+	// that the holder of such a one endorses; see package endorsement.
+	Known []string
+	// Own is what the client shows; nil for nothing.
+	Own func() *tls.Certificate
+	// Now judges endorsements, time.Now if nil.
+	Now func() time.Time
+	// ServerName is asked for, if set; it is not verified.
+	ServerName string
+}
+
+// TLS is the configuration of a client that talks only to the server of the pin, whatever name
+// or address it was dialled by and whatever the dates: who pins a certificate has judged it.
+// Other servers are refused with api.FingerprintMatch.
+func (p Pin) TLS() *tls.Config {
+	if p.Now == nil {
+		p.Now = time.Now
+	}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13,
+		ServerName: p.ServerName,
 		// The usual verification asks for a name and an authority, of which there are none.
 		// VerifyConnection is the one that also runs when a session is resumed.
 		InsecureSkipVerify: true,
-		VerifyConnection:   func(state tls.ConnectionState) error { return verifyPinned(cert, state) },
+		VerifyConnection:   func(state tls.ConnectionState) error { return p.verify(state.PeerCertificates) },
 	}
-	if own != nil {
-		config.Certificates = []tls.Certificate{*own}
+	if p.Own != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.Own(), nil }
 	}
 	return config
 }
 
-func verifyPinned(cert *x509.Certificate, state tls.ConnectionState) error {
-	switch {
-	case cert == nil:
-		return errors.New("no certificate is pinned for the server")
-	case len(state.PeerCertificates) == 0:
+func (p Pin) verify(chain []*x509.Certificate) error {
+	if len(chain) == 0 {
 		return errors.New("the server shows no certificate")
-	case !Same(cert, state.PeerCertificates[0]):
-		return api.Errorf(api.FingerprintMatch, "The server shows the certificate %s, expected %s",
-			Fingerprint(state.PeerCertificates[0]), Fingerprint(cert)).
-			WithHint("if the certificate was not changed on purpose, somebody may sit in between")
 	}
-	return nil
+	for _, known := range p.Known {
+		if endorsement.Follow(chain, known, p.Now()) == nil {
+			return nil
+		}
+	}
+	return api.Errorf(api.FingerprintMatch, "The server shows the certificate %s, expected %s", Fingerprint(chain[0]), strings.Join(p.Known, " or ")).
+		WithHint("if the certificate was not changed on purpose, somebody may sit in between")
 }
 
-// RemoteCertificate reads the certificate that the server at addr (host:port) shows,
-// and believes it: the caller compares the fingerprint. It dials with dial, or directly
-// when that is nil, and never through a proxy. It blocks until the handshake is done
-// or ctx ends.
+// RemoteCertificate reads the certificate that the server at addr (host:port) shows, as
+// RemoteChain does.
 func RemoteCertificate(
 	ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error), addr string,
 ) (*x509.Certificate, error) {
+	chain, err := RemoteChain(ctx, dial, addr)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
+}
+
+// RemoteChain reads the certificate that the server at addr (host:port) shows, with those that
+// it sends along, and believes them: the caller compares the fingerprint, or follows it. It dials
+// with dial, or directly when that is nil, and never through a proxy. It blocks until the handshake
+// is done or ctx ends.
+func RemoteChain(
+	ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error), addr string,
+) ([]*x509.Certificate, error) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
@@ -68,5 +97,5 @@ func RemoteCertificate(
 	if len(certs) == 0 {
 		return nil, fmt.Errorf("read the certificate of %s: it shows none", addr)
 	}
-	return certs[0], nil
+	return certs, nil
 }

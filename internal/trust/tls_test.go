@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,37 +62,78 @@ func greeting(config *tls.Config, addr string) (text string, resumed bool, err e
 	return string(data), conn.ConnectionState().DidResume, err
 }
 
-func TestPinnedTLSTalksOnlyToTheOneCertificate(t *testing.T) {
-	server, other, own := generate(t, Server), generate(t, Server), generate(t, Client)
-	addr := serve(t, server)
+func pinned(pair *KeyPair) Pin { return Pin{Known: []string{pair.Fingerprint()}} }
 
-	text, _, err := greeting(PinnedTLS(server.Cert, nil), addr)
-	if err != nil || text != "none" {
-		t.Errorf("without a certificate of one's own: %q, %v", text, err)
+func (p Pin) showing(own *KeyPair) Pin {
+	p.Own = func() *tls.Certificate { return &own.TLS }
+	return p
+}
+
+func TestPinFollowsEndorsements(t *testing.T) {
+	old, next, stranger := generate(t, Server), generate(t, Server), generate(t, Server)
+	link, err := old.Endorse(next.Cert, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
 	}
-	text, _, err = greeting(PinnedTLS(server.Cert, &own.TLS), addr)
-	if err != nil || text != own.Fingerprint() {
-		t.Errorf("with a certificate of one's own: %q, %v", text, err)
+	chained, err := next.Chained(link, string(old.CertPEM))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, _, err = greeting(PinnedTLS(other.Cert, &own.TLS), addr); !errors.Is(err, api.FingerprintMatch) {
-		t.Errorf("another certificate: %v", err)
+	if !Same(chained.Cert, next.Cert) || len(chained.TLS.Certificate) != 3 || len(next.TLS.Certificate) != 1 {
+		t.Errorf("%d certificates, and %d in the original", len(chained.TLS.Certificate), len(next.TLS.Certificate))
 	}
-	if _, _, err = greeting(PinnedTLS(nil, nil), addr); err == nil {
-		t.Error("a nil pin lets everyone in")
+	addr := serve(t, chained)
+	for name, pin := range map[string]Pin{
+		"the old": pinned(old), "the new": pinned(next), "one of two": {Known: []string{stranger.Fingerprint(), old.Fingerprint()}},
+	} {
+		if _, _, err := greeting(pin.TLS(), addr); err != nil {
+			t.Errorf("who knows %s: %v", name, err)
+		}
+	}
+	late := pinned(old)
+	late.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	for name, pin := range map[string]Pin{"a stranger": pinned(stranger), "the old, too late": late} {
+		_, _, err := greeting(pin.TLS(), addr)
+		if !errors.Is(err, api.FingerprintMatch) || !strings.Contains(err.Error(), next.Fingerprint()) {
+			t.Errorf("who knows %s: %v", name, err)
+		}
+	}
+	if _, err := next.Chained("no PEM"); err == nil {
+		t.Error("what is no certificate was taken into the chain")
 	}
 }
 
-func TestPinnedTLSAlsoChecksResumedSessions(t *testing.T) {
+func TestPinTalksOnlyToTheOneCertificate(t *testing.T) {
+	server, other, own := generate(t, Server), generate(t, Server), generate(t, Client)
+	addr := serve(t, server)
+
+	text, _, err := greeting(pinned(server).TLS(), addr)
+	if err != nil || text != "none" {
+		t.Errorf("without a certificate of one's own: %q, %v", text, err)
+	}
+	text, _, err = greeting(pinned(server).showing(own).TLS(), addr)
+	if err != nil || text != own.Fingerprint() {
+		t.Errorf("with a certificate of one's own: %q, %v", text, err)
+	}
+	if _, _, err = greeting(pinned(other).showing(own).TLS(), addr); !errors.Is(err, api.FingerprintMatch) {
+		t.Errorf("another certificate: %v", err)
+	}
+	if _, _, err = greeting(Pin{}.TLS(), addr); err == nil {
+		t.Error("an empty pin lets everyone in")
+	}
+}
+
+func TestPinAlsoChecksResumedSessions(t *testing.T) {
 	server, other := generate(t, Server), generate(t, Server)
 	addr := serve(t, server)
-	config := PinnedTLS(server.Cert, nil)
+	config := pinned(server).TLS()
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	for i, wantResumed := range []bool{false, true} {
 		if _, resumed, err := greeting(config, addr); err != nil || resumed != wantResumed {
 			t.Fatalf("connection %d: resumed %t, %v", i, resumed, err)
 		}
 	}
-	strict := PinnedTLS(other.Cert, nil)
+	strict := pinned(other).TLS()
 	strict.ClientSessionCache = config.ClientSessionCache
 	if _, _, err := greeting(strict, addr); !errors.Is(err, api.FingerprintMatch) {
 		t.Errorf("a resumed session escapes the check: %v", err)

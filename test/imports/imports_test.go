@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 		"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "internal/health", "api",
 	},
 	"internal/membership": {
-		"internal/tokens", "internal/config", "internal/localstore", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api",
+		"internal/tokens", "internal/config", "internal/localstore", "internal/trust", "endorsement", "internal/raftstore", "internal/raftstore/state", "api",
 	},
 	"internal/entities":        {"internal/storage", "internal/network", "internal/localstore", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/tokens":          {"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api"},
@@ -56,12 +56,14 @@ var allowed = map[string][]string{
 	"internal/operations": {"api"},
 	"internal/resources":  {"api"},
 	"internal/storage":    {"api"},
-	"internal/trust":      {"api"},
+	"internal/trust":      {"endorsement", "api"},
+	// What a fingerprint leads to is the same question on both sides.
+	"endorsement": {},
 
 	// The command line's side: it knows the daemon by the wire only.
 	"cmd/incus":                {"client", "cmd/incus/internal/table", "api"},
 	"cmd/incus/internal/table": {},
-	"client":                   {"api"},
+	"client":                   {"endorsement", "api"},
 	"api":                      {},
 
 	// For tests only; see TestWhatIsForTestsIsInNoProgram.

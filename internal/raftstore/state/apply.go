@@ -147,6 +147,7 @@ var kinds = map[string][]version{
 	KindMemberRemove:      {bodyOf(applyMemberRemove)},
 	KindMemberLeave:       {bodyOf(applyMemberLeave)},
 	KindClusterDisable:    {bodyOf(applyClusterDisable)},
+	KindClusterCert:       {bodyOf(applyClusterCertificate)},
 	KindClusterRecover:    {bodyOf(applyClusterRecover)},
 	KindClusterRestore:    {bodyOf(applyClusterRestore)},
 	KindMemberReadmit:     {bodyOf(applyMemberReadmit)},

@@ -10,14 +10,14 @@ import (
 
 func TestClusterInit(t *testing.T) {
 	w := newWorld(t)
-	if c := w.s.View().Cluster(); c != (Cluster{}) {
+	if c := w.s.View().Cluster(); !reflect.DeepEqual(c, Cluster{}) {
 		t.Errorf("an empty store has %v", c.ID)
 	}
 	forged := firstBody()
 	forged.State, forged.Number, forged.Token, forged.Role, forged.Offline = MemberJoining, 7, "t", RoleSpare, true
 	w.must(KindClusterInit, ClusterInit{ClusterID: "c1", Member: forged})
 	w.happened()
-	if c := w.s.View().Cluster(); c != (Cluster{ID: "c1", Incarnation: 1, NextNumber: 2}) {
+	if c := w.s.View().Cluster(); !reflect.DeepEqual(c, Cluster{ID: "c1", Incarnation: 1, NextNumber: 2}) {
 		t.Errorf("cluster %+v", c)
 	}
 	want := &Member{

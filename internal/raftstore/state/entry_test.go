@@ -78,9 +78,11 @@ func samples() []sample {
 		{KindMemberActivate, 1, MemberActivate{ID: "id2", Entities: map[string]EntityMember{
 			"e1": {Config: options, Status: EntityCreated, Reason: "text", Revision: 2}}}},
 		{KindMemberAbort, 1, MemberAbort{ID: "id2", Fingerprint: "fp2"}},
-		{KindMemberRemove, 1, MemberRemove{ID: "id2", Force: true, Cancel: true}},
+		{KindMemberRemove, 1, MemberRemove{ID: "id2", Force: true, Cancel: true, RotateKey: true}},
 		{KindMemberLeave, 1, MemberLeave{ID: "id2"}},
 		{KindClusterDisable, 1, ClusterDisable{MemberID: "id1"}},
+		{KindClusterCert, 1, ClusterCertificate{Expect: "hash", Certificate: "cert", Key: "key", Fingerprint: "fp", Supplied: true, Endorsement: "cert",
+			Until: day, Reissue: []TokenReissue{{Hash: "t", NewHash: "t2", NewSecret: "s2", NewOperation: "op2"}}}},
 		{KindClusterRecover, 1, ClusterRecover{ID: "r1", MemberID: "id1", Incarnation: 2, Copy: LogExtent{Compacted: 5, Terms: []TermStart{{Term: 2, Index: 6}}, Last: 9},
 			Voters: []string{"id2"}}},
 		{KindClusterRestore, 1, ClusterRestore{ClusterID: "c2", Member: member, Name: "node1", Address: "10.0.0.1:8443"}},
@@ -120,7 +122,7 @@ func samples() []sample {
 // additions name the newest golden file of kinds that got a field without a version of
 // its own; the files from before stay.
 var additions = map[string]string{KindTokenClaim: "-proved", KindMemberActivate: "-entities",
-	KindTokenIssue: "-replaces", KindTokenGrant: "-replaces"}
+	KindTokenIssue: "-replaces", KindTokenGrant: "-replaces", KindMemberRemove: "-rotate"}
 
 func sampleCommand(t testing.TB, s sample) Command {
 	t.Helper()

@@ -22,6 +22,8 @@ type MemberRemove struct {
 	Force bool   `json:"force,omitempty"`
 	// Cancel calls a removal off that has not ended.
 	Cancel bool `json:"cancel,omitempty"`
+	// RotateKey asks for another cluster key when the member has left.
+	RotateKey bool `json:"rotate_key,omitempty"`
 }
 
 // MemberLeave is the body of "member.leave", version 1: the removal of a member ends, and with
@@ -105,6 +107,7 @@ func applyMemberRemove(tx *transaction, b *MemberRemove) (any, error) {
 		m.Removal = &Removal{Since: tx.now, Requestor: tx.cmd.Requestor}
 	}
 	m.Removal.Force = m.Removal.Force || b.Force
+	m.Removal.RotateKey = m.Removal.RotateKey || b.RotateKey
 	memberTable.put(tx, m)
 	return nil, nil
 }
@@ -209,6 +212,11 @@ func (tx *transaction) checkLeave(m *Member) error {
 func (tx *transaction) leave(m *Member) *Removed {
 	tx.dropMember(m, "")
 	r := &Removed{Seq: 1, ID: m.ID, Name: m.Name, Fingerprint: m.Fingerprint, At: tx.now, Requestor: tx.cmd.Requestor}
+	if m.Removal != nil && m.Removal.RotateKey {
+		c := clusterOf(tx.Txn)
+		c.RotateKey = true
+		clusterTable.put(tx, &c)
+	}
 	if m.Removal != nil {
 		r.Graceful, r.Requestor = !m.Removal.Force, m.Removal.Requestor
 	}
@@ -259,6 +267,7 @@ func applyClusterDisable(tx *transaction, b *ClusterDisable) (any, error) {
 	m.Name, m.Address, m.Removal = Standalone, "", nil
 	memberTable.put(tx, m)
 	c.Enabled, c.Certificate, c.Key = false, "", ""
+	c.Fingerprint, c.Supplied, c.Endorsements, c.RotateKey = "", false, nil, false
 	clusterTable.put(tx, &c)
 	tx.emit("cluster-disabled", "/1.0/cluster", nil)
 	return nil, nil

@@ -14,13 +14,14 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	cluster := Cluster{ID: "c1", Key: secret}
 	enable := ClusterEnable{Name: "node1", Key: secret}
 	issue := TokenIssue{Token: token}
+	rotate := ClusterCertificate{Fingerprint: "fp", Key: secret, Reissue: []TokenReissue{{NewOperation: "op", NewSecret: secret}}}
 	cmd, err := NewCommand(KindTokenIssue, "r", start, nil, issue)
 	if err != nil {
 		t.Fatal(err)
 	}
 	event := Event{Action: "x", Token: &token}
 	values := []any{
-		token, &token, cluster, &cluster, enable, &enable, issue, &issue, cmd, &cmd, event, &event,
+		token, &token, cluster, &cluster, enable, &enable, rotate, &rotate, rotate.Reissue[0], issue, &issue, cmd, &cmd, event, &event,
 		[]Token{token}, []*Token{&token}, map[string]Token{"a": token}, struct{ T Token }{token}, []Command{cmd},
 	}
 	// A command's body also prints as numbers.
@@ -36,7 +37,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			check(fmt.Sprintf("%s of %T", verb, v), fmt.Sprintf(verb, v))
 		}
 	}
-	for _, v := range values[:12] {
+	for _, v := range values[:15] {
 		var out bytes.Buffer
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "value", v)
 		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "value", v)

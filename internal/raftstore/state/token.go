@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -114,12 +115,18 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	}
 	t := &Token{
 		Hash: b.Token.Hash, Secret: b.Token.Secret, Name: b.Token.Name, Operation: b.Token.Operation, Issuer: b.Token.Issuer,
-		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
+		Fingerprint: cmp.Or(clusterOf(tx.Txn).Fingerprint, b.Token.Fingerprint), Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
 		Replaces: b.Token.Replaces,
 	}
 	tokenTable.put(tx, t)
 	tx.emit("cluster-token-created", "/1.0/cluster/members", t)
-	return nil, nil
+	if t.Fingerprint == b.Token.Fingerprint {
+		return nil, nil
+	}
+	// The certificate was replaced since the proposer looked. Its secret it has itself.
+	answer := t.Clone()
+	answer.Secret = ""
+	return answer, nil
 }
 
 // checkTokenName tells why no member may come to be by t: there is one of that name that it

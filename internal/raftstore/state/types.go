@@ -63,6 +63,7 @@ const (
 	KindMemberRemove      = "member.remove"
 	KindMemberLeave       = "member.leave"
 	KindClusterDisable    = "cluster.disable"
+	KindClusterCert       = "cluster.certificate"
 	KindClusterRecover    = "cluster.recover"
 	KindClusterRestore    = "cluster.restore"
 	KindMemberReadmit     = "member.readmit"
@@ -109,6 +110,15 @@ type Cluster struct {
 	// Certificate and Key are the PEM of the cluster's key pair; empty while standalone.
 	Certificate string `json:"certificate,omitempty"`
 	Key         string `json:"key,omitempty"`
+	// Supplied is true if an administrator gave the certificate; false if this program made it.
+	Supplied bool `json:"supplied,omitempty"`
+	// Fingerprint is that of Certificate; empty until the certificate is replaced for the first time.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Endorsements lead from earlier certificates to the present one, oldest first.
+	Endorsements []Endorsement `json:"endorsements,omitempty"`
+	// RotateKey is set when a member left that must not have the cluster's key any more; the
+	// leader then makes another.
+	RotateKey bool `json:"rotate_key,omitempty"`
 	// NextNumber is the wire number of the next member.
 	NextNumber int `json:"next_number"`
 	// Leader and Term are those of the last "leader.elected".
@@ -196,6 +206,8 @@ type Removal struct {
 	// Force is set if the administrator asked for it: checks are left out, and a member that
 	// does not take part is dropped.
 	Force bool `json:"force,omitempty"`
+	// RotateKey asks for another cluster key afterwards, which the member does not have.
+	RotateKey bool `json:"rotate_key,omitempty"`
 	// Requestor is who asked for it.
 	Requestor *api.EventRequestor `json:"requestor,omitempty"`
 }
