@@ -57,6 +57,12 @@ type ClusterAddressPut struct {
 	Force bool `json:"force,omitempty"`
 }
 
+// ClusterCertificatePut is PUT /1.0/cluster/certificate: PEM both.
+type ClusterCertificatePut struct {
+	ClusterCertificate    string `json:"cluster_certificate"`
+	ClusterCertificateKey Secret `json:"cluster_certificate_key"`
+}
+
 // ClusterMemberPut is the writable part of a member.
 type ClusterMemberPut struct {
 	Roles         []string  `json:"roles" yaml:"roles"`

@@ -90,9 +90,13 @@ func (c *Client) UpdateMember(ctx context.Context, name string, put api.ClusterM
 }
 
 // RemoveMember removes a member and waits until it is gone, or until the server says that the
-// removal goes on by itself (api.Timeout). With force it may be dead.
-func (c *Client) RemoveMember(ctx context.Context, name string, force bool) error {
+// removal goes on by itself (api.Timeout). With force it may be dead. With rotate the cluster
+// gets another key afterwards; see RotateKey.
+func (c *Client) RemoveMember(ctx context.Context, name string, force, rotate bool) error {
 	query := url.Values{}
+	if rotate {
+		query.Set("rotate-key", "1")
+	}
 	if force {
 		query.Set("force", "1")
 	}

@@ -22,7 +22,8 @@ func (a *app) clusterCommand() *cobra.Command {
 		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
 		a.clusterEvacuateCommand(), a.clusterRestoreCommand(),
 		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand(),
-		a.clusterRemoveCommand(), a.clusterReplaceCommand())
+		a.clusterRemoveCommand(), a.clusterReplaceCommand(),
+		a.clusterUpdateCertificateCommand(), a.clusterRotateKeyCommand())
 }
 
 // requireCluster fails unless the server is a member of a cluster.

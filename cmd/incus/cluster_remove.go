@@ -34,7 +34,7 @@ or is otherwise never expected to come back up.
 Are you really sure you want to force removing %s? (yes/no): `
 
 func (a *app) clusterRemoveCommand() *cobra.Command {
-	var force, yes bool
+	var force, rotate, yes bool
 	cmd := &cobra.Command{
 		Use:     "remove [<remote>:]<member>",
 		Aliases: []string{"rm", "delete"},
@@ -56,15 +56,19 @@ func (a *app) clusterRemoveCommand() *cobra.Command {
 					return err
 				}
 			}
-			err = a.watching(ctx, c, name, func(ctx context.Context) error { return c.RemoveMember(ctx, name, force) })
+			err = a.watching(ctx, c, name, func(ctx context.Context) error { return c.RemoveMember(ctx, name, force, rotate) })
 			if err != nil {
 				return err
 			}
 			a.say("Member %s removed", name)
+			if rotate {
+				a.sayRotated(ctx, c)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Remove it although it is offline, or not empty")
+	cmd.Flags().BoolVar(&rotate, "rotate-key", false, "Give the cluster another key afterwards, which the member does not have")
 	cmd.Flags().BoolVar(&yes, "yes", false, "Do not ask")
 	return cmd
 }

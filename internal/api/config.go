@@ -107,11 +107,16 @@ type Members interface {
 	UpdateGroup(ctx context.Context, name string, change func(api.ClusterGroup) (api.ClusterGroupPut, error), strict bool, requestor *api.EventRequestor) error
 	RenameGroup(ctx context.Context, name, newName string, requestor *api.EventRequestor) error
 	DeleteGroup(ctx context.Context, name string, requestor *api.EventRequestor) error
-	// RemoveMember blocks until the member is gone, within a bound. Leave is that for this
+	// RemoveMember blocks until the member is gone, within a bound, and with rotate until the
+	// cluster has another key. Leave is that for this
 	// server, and turns clustering off on the last member. AbortJoin ends a join instead.
-	RemoveMember(ctx context.Context, name string, force bool, requestor *api.EventRequestor) error
+	RemoveMember(ctx context.Context, name string, force, rotate bool, requestor *api.EventRequestor) error
 	Leave(ctx context.Context, requestor *api.EventRequestor) error
 	AbortJoin(ctx context.Context, name string) error
+	// UpdateCertificate replaces the cluster's certificate by another one, which the present key
+	// endorses. RotateKey makes another key that it does not.
+	UpdateCertificate(ctx context.Context, certPEM, keyPEM string, requestor *api.EventRequestor) error
+	RotateKey(ctx context.Context, requestor *api.EventRequestor) error
 }
 
 // Settings is the configuration of this server: the cluster's keys and its own.

@@ -186,7 +186,11 @@ func (s *Server) memberDelete(c *call) (reply, error) {
 	if pending {
 		return empty, s.cfg.Members.AbortJoin(c.Context(), c.name("name"))
 	}
-	return empty, s.cfg.Members.RemoveMember(c.Context(), c.name("name"), force, c.caller.requestor())
+	rotate, err := boolean(c, "rotate-key")
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Members.RemoveMember(c.Context(), c.name("name"), force, rotate, c.caller.requestor())
 }
 
 // memberStateGet shows how a member's machine is: GET /1.0/cluster/members/NAME/state.

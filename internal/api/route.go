@@ -98,7 +98,7 @@ func Routes() []Route {
 
 		{"GET", "/1.0/cluster", trusted | Joiner, anyMember, (*Server).clusterGet},
 		{"PUT", "/1.0/cluster", administrators, lengthy, (*Server).clusterPut},
-		{"PUT", "/1.0/cluster/certificate", administrators, anyMember, notYet("Replacing the cluster certificate")},
+		{"PUT", "/1.0/cluster/certificate", administrators, anyMember, (*Server).clusterCertificatePut},
 		{"GET", "/1.0/cluster/members", trusted, anyMember, (*Server).membersGet},
 		{"POST", "/1.0/cluster/members", administrators, anyMember, (*Server).membersPost},
 		{"GET", "/1.0/cluster/members/{name}", trusted, anyMember, (*Server).memberGet},
@@ -192,6 +192,7 @@ func Routes() []Route {
 		{"PUT", "/internal/cluster/address", administrators, thisMember, (*Server).addressPut},
 		{"GET", "/internal/cluster/roles", trusted, anyMember, (*Server).rolesGet},
 		{"POST", "/internal/cluster/transfer-leader", administrators, anyMember, (*Server).leaderTransfer},
+		{"POST", "/internal/cluster/rotate-key", administrators, anyMember, (*Server).rotateKeyPost},
 		{"POST", "/internal/cluster/reset", local, lengthy, (*Server).resetPost},
 		{"POST", "/internal/cluster/join/preflight", anyone, anyMember, (*Server).joinPreflight},
 		{"POST", "/internal/cluster/join/admit", admitting, anyMember, (*Server).joinAdmit},

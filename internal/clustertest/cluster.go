@@ -119,6 +119,9 @@ func CompactAfter(n uint64) func(*Server) { return func(s *Server) { s.every = n
 // Address is where the server is reached by others when it begins.
 func (s *Server) Address() string { return s.Host + ":8443" }
 
+// Dir is the server's state directory.
+func (s *Server) Dir() string { return s.dir }
+
 // MoveTo moves the server to another address while it runs.
 func (s *Server) MoveTo(ctx context.Context, address string, force bool) error {
 	return s.Do(ctx, "PUT", "/internal/cluster/address", api.ClusterAddressPut{Address: address, Force: force}, nil)

@@ -4,9 +4,13 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
 	"incusd/internal/trust"
 )
 
@@ -19,9 +23,10 @@ type networkCertificate struct {
 	log   *slog.Logger
 
 	files sync.Mutex // one writer of the files at a time
+	now   func() time.Time
 
 	mu     sync.Mutex
-	pem    string // of the cached cluster pair
+	shown  string // the certificates of the cached pair, as the state has them
 	cached *trust.KeyPair
 }
 
@@ -34,18 +39,36 @@ func (n *networkCertificate) pair() *trust.KeyPair {
 	if !c.Enabled || c.Certificate == "" {
 		return n.own
 	}
+	links := chainOf(c, n.now())
+	shown := strings.Join(append([]string{c.Certificate}, links...), "\n")
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.pem == c.Certificate {
+	if n.shown == shown {
 		return n.cached
 	}
 	pair, err := trust.NewKeyPair([]byte(c.Certificate), []byte(c.Key))
+	if err == nil {
+		pair, err = pair.Chained(links...)
+	}
 	if err != nil {
 		n.log.Error("the cluster's key pair cannot be used, showing the server's own", "err", err)
 		return n.own
 	}
-	n.pem, n.cached = c.Certificate, pair
+	n.shown, n.cached = shown, pair
 	return pair
+}
+
+// chainOf is what is sent along with the cluster's certificate, newest first: what leads from
+// earlier certificates to it at the time now.
+func chainOf(c state.Cluster, now time.Time) []string {
+	var links []string
+	for _, e := range slices.Backward(c.Endorsements) {
+		if now.After(e.Until) {
+			break // those before it lead nowhere
+		}
+		links = append(links, e.Endorsement, e.Certificate)
+	}
+	return links
 }
 
 func (n *networkCertificate) tls() *tls.Certificate { return &n.pair().TLS }

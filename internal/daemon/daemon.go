@@ -221,7 +221,7 @@ func (d *Daemon) openLocal() error {
 	if d.own, err = trust.LoadOrGenerate(d.cfg.Paths.Dir, "server"); err != nil {
 		return err
 	}
-	d.network = &networkCertificate{own: d.own, local: d.current.Local, log: d.log}
+	d.network = &networkCertificate{own: d.own, local: d.current.Local, log: d.log, now: d.cfg.Now}
 	return nil
 }
 

@@ -83,7 +83,10 @@ func tlsConfig(id tlsIdentity) *tls.Config {
 		// Asked for, never required: who the caller is, and what for, is decided per request.
 		ClientAuth: tls.RequestClientCert,
 		NextProtos: []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName == memberServerName {
+				return &id.own, nil
+			}
 			return id.network(), nil
 		},
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -21,46 +22,73 @@ import (
 // maxAnswer bounds what a member may answer to one call, in bytes.
 const maxAnswer = 16 << 20
 
+// memberServerName is what members ask each other's listeners for: there each shows its own
+// certificate, as it does to the replicated store. So what the cluster shows to clients can be
+// replaced, or be stolen, without any difference between members.
+const memberServerName = "member.incus.internal"
+
 // peerTransports are HTTPS connections to other members: with this server's own
-// certificate, and only to a server that shows the cluster's.
+// certificate, and only to a server that shows the member's.
 type peerTransports struct {
 	daemon *Daemon
 	mu     sync.Mutex
-	// fingerprint is of the cluster certificate that transport accepts.
+	to     map[string]*peerTransport // by ID
+}
+
+type peerTransport struct {
+	// fingerprint is what transport accepts.
 	fingerprint string
 	transport   *http.Transport
 }
 
-func (p *peerTransports) init(d *Daemon) { p.daemon = d }
+func (p *peerTransports) init(d *Daemon) { p.daemon, p.to = d, make(map[string]*peerTransport) }
 
-// of returns the way to m. All members show the same certificate, so they share one
-// pool of connections, which is made anew when the certificate is.
-func (p *peerTransports) of(*state.Member) http.RoundTripper {
-	pair := p.daemon.network.pair()
+// of returns the way to m: one pool of connections for each member, made anew when its
+// certificate is.
+func (p *peerTransports) of(m *state.Member) http.RoundTripper {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.transport == nil || p.fingerprint != pair.Fingerprint() {
-		if p.transport != nil {
-			p.transport.CloseIdleConnections()
+	t := p.to[m.ID]
+	if t == nil || t.fingerprint != m.Fingerprint {
+		if t != nil {
+			t.transport.CloseIdleConnections()
 		}
-		p.fingerprint = pair.Fingerprint()
-		p.transport = p.daemon.pinnedTransport(pair.Cert)
+		p.forget()
+		t = &peerTransport{m.Fingerprint, p.daemon.pinnedTransport(memberServerName, m.Fingerprint)}
+		p.to[m.ID] = t
 	}
-	return p.transport
+	return t.transport
+}
+
+// forget drops the ways to those that are no members any more.
+func (p *peerTransports) forget() {
+	view := p.daemon.current.Local()
+	for id, t := range p.to {
+		if view == nil {
+			return
+		}
+		if _, ok := view.Member(id); !ok {
+			t.transport.CloseIdleConnections()
+			delete(p.to, id)
+		}
+	}
 }
 
 func (p *peerTransports) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.transport != nil {
-		p.transport.CloseIdleConnections()
+	for _, t := range p.to {
+		t.transport.CloseIdleConnections()
 	}
 }
 
-func (d *Daemon) pinnedTransport(cert *x509.Certificate) *http.Transport {
+// pinnedTransport leads to servers that show the certificate with that fingerprint, or one that
+// it endorses, when they are asked for name.
+func (d *Daemon) pinnedTransport(name, fingerprint string) *http.Transport {
+	pin := trust.Pin{Known: []string{fingerprint}, Own: func() *tls.Certificate { return &d.own.TLS }, Now: d.cfg.Now, ServerName: name}
 	return &http.Transport{
 		DialContext:           d.cfg.Dial,
-		TLSClientConfig:       trust.PinnedTLS(cert, &d.own.TLS),
+		TLSClientConfig:       pin.TLS(),
 		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: time.Minute,
 		IdleConnTimeout:       20 * time.Second,
@@ -71,7 +99,7 @@ func (d *Daemon) pinnedTransport(cert *x509.Certificate) *http.Transport {
 
 // connect returns a member of the cluster that this server wants to join.
 func (d *Daemon) connect(address string, cert *x509.Certificate) membership.Cluster {
-	tr := d.pinnedTransport(cert)
+	tr := d.pinnedTransport("", trust.Fingerprint(cert))
 	return &remoteCluster{base: "https://" + address, http: &http.Client{Transport: tr}}
 }
 

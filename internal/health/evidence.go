@@ -81,7 +81,7 @@ const (
 	// lagEntries is how far a member may be behind.
 	lagEntries = 1000
 	// certificateTime is how long before its end a certificate is worth a word.
-	certificateTime = 30 * 24 * time.Hour
+	certificateTime = 60 * 24 * time.Hour
 	// workTime is how long a removal, an evacuation or a restore may take; evacuatedTime how long
 	// a member may stay evacuated.
 	workTime      = 10 * time.Minute

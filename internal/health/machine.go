@@ -156,7 +156,7 @@ func (d *diagnosis) certificate(m Member, c api.MemberCertificate) {
 	effect := "the other members do not take its requests"
 	if c.Kind == api.ClusterCertificate {
 		what, members = "The cluster's certificate", nil
-		next = "plan a new cluster certificate; it cannot be replaced in place yet"
+		next = "replace it: incus cluster update-certificate CERT KEY; one that the cluster made itself the leader renews long before: its log says why it did not"
 		effect = "clients that look at dates refuse the cluster"
 	}
 	switch {

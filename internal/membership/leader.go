@@ -43,7 +43,8 @@ type Raft interface {
 }
 
 // A Leader does what only the leader may do: it judges who is online, plans roles,
-// makes Raft's configuration follow the state, and ends what ran out or was begun.
+// makes Raft's configuration follow the state, ends what ran out or was begun, and renews
+// the cluster's certificate.
 type Leader struct {
 	store LeaderStore
 	raft  Raft
@@ -75,6 +76,7 @@ func (l *Leader) Run(ctx context.Context) {
 	wg.Go(func() { t.sweep(ctx) })
 	wg.Go(func() { t.keepMaintenance(ctx) })
 	wg.Go(func() { t.endRemovals(ctx) })
+	wg.Go(func() { t.keepCertificate(ctx) })
 	wg.Wait()
 }
 

@@ -21,7 +21,9 @@ const (
 // the removal then goes on by itself. It is harmless to repeat. It fails with MemberNotFound,
 // LastMember, QuorumNeeded and, unless forced, MemberOffline and InUse; with Timeout when it
 // goes on, and with OutcomeUnknown as raftstore.Propose does.
-func (s *Admissions) RemoveMember(ctx context.Context, name string, force bool, requestor *api.EventRequestor) error {
+//
+// With rotate the cluster gets another key afterwards, which the member does not have.
+func (s *Admissions) RemoveMember(ctx context.Context, name string, force, rotate bool, requestor *api.EventRequestor) error {
 	self := s.store.ID()
 	view, err := s.store.Read(ctx)
 	if err != nil {
@@ -34,7 +36,7 @@ func (s *Admissions) RemoveMember(ctx context.Context, name string, force bool, 
 	if !ok {
 		return api.Errorf(api.MemberNotFound, "Failed to get member %q: Cluster member not found", name)
 	}
-	if err := s.propose(ctx, state.KindMemberRemove, requestor, state.MemberRemove{ID: m.ID, Force: force}, nil); err != nil {
+	if err := s.propose(ctx, state.KindMemberRemove, requestor, state.MemberRemove{ID: m.ID, Force: force, RotateKey: rotate}, nil); err != nil {
 		return err
 	}
 	s.log.Info("Removal of a member begun", "member", name, "force", force)
@@ -45,6 +47,9 @@ func (s *Admissions) RemoveMember(ctx context.Context, name string, force bool, 
 	}
 	s.log.Info("Member removed", "member", name)
 	settle(ctx, s.store)
+	if rotate && m.ID != self {
+		return s.awaitRotation(ctx)
+	}
 	return nil
 }
 
@@ -125,7 +130,7 @@ func (s *Admissions) Leave(ctx context.Context, requestor *api.EventRequestor) e
 		return api.MemberNotFound
 	}
 	if len(view.Members()) > 1 {
-		return s.RemoveMember(ctx, self.Name, false, requestor)
+		return s.RemoveMember(ctx, self.Name, false, false, requestor)
 	}
 	return s.propose(ctx, state.KindClusterDisable, requestor, state.ClusterDisable{MemberID: self.ID}, nil)
 }

@@ -136,7 +136,7 @@ func TestRequestThatWaitsTooLongSaysThatTheRemovalGoesOn(t *testing.T) {
 		b := newBed(t)
 		b.join(2)
 		service := NewAdmissions(b, nil, nil, nil, Settings{}, nil, nil)
-		err := service.RemoveMember(t.Context(), "node2", false, nil)
+		err := service.RemoveMember(t.Context(), "node2", false, false, nil)
 		requireReason(t, err, api.Timeout)
 		if !strings.HasPrefix(err.Error(), `Member "node2" is still being removed: waiting for `) {
 			t.Errorf("says %q", err)

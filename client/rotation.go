@@ -1,0 +1,23 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	"incusd/api"
+)
+
+// UpdateClusterCertificate lets all members show another certificate, PEM both. Who knows the
+// present one is led to it; see PinFollowing.
+func (c *Client) UpdateClusterCertificate(ctx context.Context, certificate, key string) error {
+	put := api.ClusterCertificatePut{ClusterCertificate: certificate, ClusterCertificateKey: api.Secret(key)}
+	_, err := c.Query(ctx, http.MethodPut, c.path(nil, "cluster", "certificate"), put, "")
+	return err
+}
+
+// RotateKey gives the cluster a key that nobody has who had the present one, and its join tokens
+// other secrets. Nobody is led to the new certificate: it must be confirmed again.
+func (c *Client) RotateKey(ctx context.Context) error {
+	_, err := c.Query(ctx, http.MethodPost, "/internal/cluster/rotate-key", nil, "")
+	return err
+}
