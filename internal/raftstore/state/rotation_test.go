@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +130,19 @@ func TestFreshKeyLeadsNobodyOnAndChangesTheTokens(t *testing.T) {
 		}
 	}
 	w.claim("t-new", "node2", "fp2")
+}
+
+// A token that was drafted before a rotation and applied after it names what is shown.
+func TestTokenNamesTheCertificateThatIsShown(t *testing.T) {
+	w := newCluster(t)
+	w.must(KindClusterCert, w.freshBody("cert-a"))
+	res := w.do(KindTokenIssue, TokenIssue{Token: Token{Hash: "t", Secret: "s", Name: "node2", Operation: "op", Fingerprint: "fp-of-before"}})
+	if got, _ := w.s.View().Token("t"); res.Err != nil || got.Fingerprint != "fp-of-cert-a" || got.Secret != "s" {
+		t.Errorf("%v, token %+v", res.Err, got)
+	}
+	if !strings.Contains(string(res.Value), "fp-of-cert-a") || strings.Contains(string(res.Value), `"secret"`) {
+		t.Errorf("the answer is %s", res.Value)
+	}
 }
 
 func TestRemovalMayAskForAnotherKey(t *testing.T) {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -115,8 +114,11 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	}
 	t := &Token{
 		Hash: b.Token.Hash, Secret: b.Token.Secret, Name: b.Token.Name, Operation: b.Token.Operation, Issuer: b.Token.Issuer,
-		Fingerprint: cmp.Or(clusterOf(tx.Txn).Fingerprint, b.Token.Fingerprint), Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
+		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
 		Replaces: b.Token.Replaces,
+	}
+	if shown := clusterOf(tx.Txn).Fingerprint; shown != "" {
+		t.Fingerprint = shown
 	}
 	tokenTable.put(tx, t)
 	tx.emit("cluster-token-created", "/1.0/cluster/members", t)
