@@ -151,6 +151,10 @@ func (c *Client) noAnswer(ctx context.Context, sent bool, err error) error {
 	if ctx.Err() != nil && !errors.As(context.Cause(ctx), &silent) {
 		return ended(ctx) // the caller gave up; that is its business, not the server's
 	}
+	var unreached *unreachedError
+	if errors.As(err, &unreached) {
+		return unreached.refusal()
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return c.notReached(op, err)

@@ -3,9 +3,12 @@
 package clienttest
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -65,6 +68,18 @@ func New(t testing.TB) *Server {
 		os.RemoveAll(dir)
 	})
 	return s
+}
+
+// ServeTLS lets the server be reached over HTTPS, too, with the certificate pair, until the test
+// ends. It returns the address, host:port.
+func (s *Server) ServeTLS(t testing.TB, pair tls.Certificate) string {
+	t.Helper()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that turn away
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
 }
 
 // Socket is the path of the unix socket.
@@ -150,6 +165,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		Error(w, http.StatusBadRequest, err.Error(), nil)
 		return
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for the handler
 	s.mu.Lock()
 	s.requests = append(s.requests, Request{r.Method + " " + r.URL.RequestURI(), string(body), r.Header.Get("If-Match"), r.UserAgent()})
 	h := s.handlers[r.Method+" "+r.URL.Path]
