@@ -7,6 +7,17 @@ const (
 	CertificateMetrics = "metrics"
 )
 
+// CertificatePut is the writable part of an entry of the trust store.
+type CertificatePut struct {
+	Name       string   `json:"name" yaml:"name"`
+	Type       string   `json:"type" yaml:"type"`
+	Restricted bool     `json:"restricted" yaml:"restricted"`
+	Projects   []string `json:"projects" yaml:"projects"`
+	// Certificate is PEM.
+	Certificate string `json:"certificate" yaml:"certificate"`
+	Description string `json:"description" yaml:"description"`
+}
+
 // Certificate is an entry of the trust store.
 type Certificate struct {
 	Name        string   `json:"name" yaml:"name"`
@@ -17,6 +28,11 @@ type Certificate struct {
 	Description string   `json:"description" yaml:"description"`
 	// Fingerprint is the lower-case hex SHA-256 of the DER certificate.
 	Fingerprint string `json:"fingerprint" yaml:"fingerprint"`
+}
+
+// Put is the writable part.
+func (c *Certificate) Put() CertificatePut {
+	return CertificatePut{c.Name, c.Type, c.Restricted, c.Projects, c.Certificate, c.Description}
 }
 
 // CertificatesPost is POST /1.0/certificates.

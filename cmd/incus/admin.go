@@ -51,7 +51,7 @@ func patience(seconds int) time.Duration {
 func (a *app) waitready(ctx context.Context, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c := a.client()
+	c := a.daemon()
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
 	last := errors.New("no answer")
@@ -88,7 +88,7 @@ func (a *app) adminShutdownCommand() *cobra.Command {
 			ctx, limit := cmd.Context(), patience(timeout)
 			limited, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			err := a.client().Shutdown(limited, force)
+			err := a.daemon().Shutdown(limited, force)
 			if err != nil && limited.Err() != nil && ctx.Err() == nil {
 				return api.Errorf(api.Timeout, "Daemon still running after %ds timeout", int(limit.Seconds())).
 					WithHint("it may be waiting for operations: incus operation list; --force does not wait for them")

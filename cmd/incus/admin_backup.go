@@ -37,7 +37,7 @@ func (a *app) backup(ctx context.Context, path string) (int64, error) {
 		return 0, err
 	}
 	defer os.Remove(file.Name())
-	size, err := a.client().Backup(ctx, file)
+	size, err := a.daemon().Backup(ctx, file)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return 0, err
 	}
@@ -84,7 +84,7 @@ func (a *app) restore(ctx context.Context, path, name, address string, yes bool)
 			return api.Errorf(api.BadRequest, "Restore aborted")
 		}
 	}
-	done, err := a.client().Restore(ctx, file, name, address)
+	done, err := a.daemon().Restore(ctx, file, name, address)
 	if err != nil {
 		return err
 	}

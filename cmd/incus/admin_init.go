@@ -112,7 +112,7 @@ func (f *initFlags) check(cmd *cobra.Command, args []string) error {
 }
 
 func (a *app) adminInit(ctx context.Context, f initFlags) error {
-	c := a.client().WithProject("") // the set-up is that of the server, whichever project one works in
+	c := a.daemon().WithProject("") // the set-up is that of the server, whichever project one works in
 	switch {
 	case f.dump:
 		return a.dump(ctx, c)

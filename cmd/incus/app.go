@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -21,6 +20,7 @@ import (
 
 	"incusd/api"
 	"incusd/client"
+	"incusd/cmd/incus/internal/conf"
 )
 
 const (
@@ -165,20 +165,24 @@ type app struct {
 	*world
 	project                           string
 	forceLocal, debug, verbose, quiet bool
-	// conf is what the user has set for the command line; nil until it is read.
-	conf         *clientConfig
+	// conf is what the user has set for the command line, kept in dirs; nil until it is read.
+	conf *conf.Config
+	dirs conf.Dirs
+	// used is the remote that was connected to last.
+	used         *usedRemote
 	staleWarning sync.Once
 }
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, w *world, args []string) int {
-	a := &app{world: w}
+	a := &app{world: w, used: &usedRemote{}}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(w.stdin)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	err := root.ExecuteContext(ctx)
+	a.keepWorking()
 	var said saidError
 	switch {
 	case err == nil:
@@ -186,7 +190,7 @@ func run(ctx context.Context, w *world, args []string) int {
 	case errors.As(err, &said):
 		return said.code
 	}
-	a.report(err)
+	a.report(a.explainTrust(ctx, err))
 	return 1
 }
 
@@ -194,7 +198,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := parent("incus", "Form and manage a cluster of servers",
 		a.adminCommand(), a.clusterCommand(), a.configCommand(), a.infoCommand(),
 		a.listCommand(), a.networkCommand(), a.operationCommand(), a.profileCommand(), a.projectCommand(), a.queryCommand(),
-		a.storageCommand(), a.versionCommand())
+		a.remoteCommand(), a.storageCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.configure() }
 	root.Version = api.Version
@@ -203,7 +207,7 @@ func (a *app) rootCommand() *cobra.Command {
 
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.project, "project", a.getenv("INCUS_PROJECT"), "Use the project called `NAME`")
-	flags.BoolVar(&a.forceLocal, "force-local", false, "Use the local unix socket, as this version always does, and leave config.yml aside")
+	flags.BoolVar(&a.forceLocal, "force-local", false, "Use the local unix socket, and leave config.yml aside")
 	flags.BoolVar(&a.debug, "debug", false, "Print every request to stderr")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "Print the reason code of an error, too")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "Print no progress and no confirmations")
@@ -238,74 +242,12 @@ func argCount(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// configure reads what the user has set for the command line.
-func (a *app) configure() (err error) {
-	path := clientConfigPath(a.getenv)
-	if a.forceLocal {
-		a.conf = &clientConfig{path: path}
-		return nil
-	}
-	a.conf, err = readClientConfig(path)
-	return err
-}
-
-// client returns a client of the local daemon. It works in the project that is named for this
-// command, or was switched to, or else that of the socket.
-func (a *app) client() *client.Client {
-	if a.conf == nil && a.configure() != nil { // the shell asks for words; errors are for commands
-		a.conf = &clientConfig{}
-	}
-	c := a.connect(client.Options{OnStale: a.warnStale, Logger: a.logger()})
-	if project := cmp.Or(a.project, a.conf.project()); project != "" {
-		c = c.WithProject(project)
-	}
-	return c
-}
-
 // logger prints what the client does, as far as the flags ask for it.
 func (a *app) logger() *slog.Logger {
 	if !a.debug {
 		return nil
 	}
 	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-// server splits "[remote:]name" and connects to the remote.
-func (a *app) server(arg string) (*client.Client, string, error) {
-	name := arg
-	if remote, rest, found := strings.Cut(arg, ":"); found {
-		if err := checkRemote(remote); err != nil {
-			return nil, "", err
-		}
-		name = rest
-	}
-	if remote := a.getenv("INCUS_REMOTE"); remote != "" && !a.forceLocal && name == arg {
-		if err := checkRemote(remote); err != nil {
-			return nil, "", err
-		}
-	}
-	return a.client(), name, nil
-}
-
-// leadingRemote takes a first argument of the form "remote:" off args.
-func (a *app) leadingRemote(args []string) (*client.Client, []string, error) {
-	remote := ""
-	if len(args) > 0 && strings.HasSuffix(args[0], ":") && !strings.Contains(args[0], "=") {
-		remote, args = args[0], args[1:]
-	}
-	c, _, err := a.server(remote)
-	return c, args, err
-}
-
-// localRemote is the one remote there is: the daemon behind the unix socket.
-const localRemote = "local"
-
-func checkRemote(name string) error {
-	if name == localRemote || name == "" {
-		return nil
-	}
-	return api.Errorf(api.NotFound, "The remote %q doesn't exist", name).
-		WithHint("this version knows only the remote local:, the daemon behind the unix socket")
 }
 
 // say confirms to a person what was done.
@@ -356,13 +298,4 @@ func (a *app) date(t time.Time) string {
 		return ""
 	}
 	return t.In(a.location).Format(dateFormat)
-}
-
-// onlyRemote connects to the remote that is the only argument, if there is any.
-func (a *app) onlyRemote(args []string) (*client.Client, error) {
-	c, rest, err := a.leadingRemote(args)
-	if err == nil && len(rest) > 0 {
-		err = api.Errorf(api.BadRequest, "%q is not a remote", rest[0]).WithHint("a remote ends with a colon: %s:", localRemote)
-	}
-	return c, err
 }

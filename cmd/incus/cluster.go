@@ -21,7 +21,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		a.clusterGetCommand(), a.clusterSetCommand(), a.clusterUnsetCommand(), a.clusterEditCommand(),
 		a.clusterRenameCommand(), a.clusterRoleCommand(), a.clusterGroupCommand(),
 		a.clusterEvacuateCommand(), a.clusterRestoreCommand(),
-		a.clusterEnableCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand(),
+		a.clusterEnableCommand(), a.clusterJoinCommand(), a.clusterAddCommand(), a.clusterListTokensCommand(), a.clusterRevokeTokenCommand(),
 		a.clusterRemoveCommand(), a.clusterReplaceCommand(),
 		a.clusterUpdateCertificateCommand(), a.clusterRotateKeyCommand())
 }

@@ -142,7 +142,7 @@ func (a *app) adminClusterDisableCommand() *cobra.Command {
 			"member is removed from its cluster, and becomes an empty standalone server.",
 		Args: argCount(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, c := cmd.Context(), a.client()
+			ctx, c := cmd.Context(), a.daemon()
 			cluster, etag, err := c.Cluster(ctx)
 			if err != nil {
 				return err
@@ -183,7 +183,7 @@ func (a *app) adminClusterResetCommand() *cobra.Command {
 			if err := a.unlessYes(cmd.Context(), yes, question); err != nil {
 				return err
 			}
-			if err := a.client().ResetCluster(cmd.Context(), force); err != nil {
+			if err := a.daemon().ResetCluster(cmd.Context(), force); err != nil {
 				return err
 			}
 			a.say("This server is a standalone server now")

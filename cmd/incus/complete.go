@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"incusd/api"
 	"incusd/client"
 )
 
@@ -15,28 +17,55 @@ import (
 const completionLimit = 2 * time.Second
 
 // A lister finds the words that may stand at some place of a command line.
-type lister func(context.Context) ([]string, error)
+type lister func(context.Context, *client.Client) ([]string, error)
 
 // anywhere is the position of a word that may follow any number of arguments, as
 // that of a flag.
 const anywhere = -1
 
 // complete offers the words of list for the argument number position. It stays
-// silent on errors: the shell has no place for them.
-func complete(position int, list lister) cobra.CompletionFunc {
+// silent on errors: the shell has no place for them. A word for an argument may begin with a remote,
+// whose words are offered then; that for a flag belongs to the remote of the first argument.
+func (a *app) complete(position int, list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
-		const noFiles = cobra.ShellCompDirectiveNoFileComp
-		if position != anywhere && len(args) != position {
+		switch {
+		case position == anywhere && len(args) > 0:
+			return a.words(cmd, args[0], start, false, list), noFiles
+		case position == anywhere:
+			return a.words(cmd, "", start, false, list), noFiles
+		case len(args) != position:
 			return nil, noFiles
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionLimit)
-		defer cancel()
-		words, err := list(ctx)
-		if err != nil {
-			return nil, noFiles
-		}
-		return slices.DeleteFunc(words, func(w string) bool { return !strings.HasPrefix(w, start) }), noFiles
+		return a.words(cmd, start, start, true, list), noFiles
 	}
+}
+
+const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// words are those of list that begin with start, found at the remote that of names. Prefixed ones
+// have that remote in front if start has it.
+func (a *app) words(cmd *cobra.Command, of, start string, prefixed bool, list lister) []string {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionLimit)
+	defer cancel()
+	c, _, err := a.server(of)
+	if err != nil {
+		return nil
+	}
+	words, err := list(ctx, c)
+	if err != nil {
+		return nil
+	}
+	prefix := ""
+	if remote, _, found := strings.Cut(start, ":"); found && prefixed {
+		prefix = remote + ":"
+	}
+	found := make([]string, 0, len(words))
+	for _, w := range words {
+		if w = prefix + w; strings.HasPrefix(w, start) {
+			found = append(found, w)
+		}
+	}
+	return found
 }
 
 // An argLister finds the words that may follow args; of the first of those the remote is taken off.
@@ -47,66 +76,60 @@ func (a *app) completeArgs(listers ...argLister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 		at := len(args)
 		if at >= len(listers) || listers[at] == nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+			return nil, noFiles
 		}
-		return complete(at, func(ctx context.Context) ([]string, error) {
-			before := slices.Clone(args)
-			c := a.client()
-			if at > 0 {
-				var err error
-				if c, before[0], err = a.server(args[0]); err != nil {
-					return nil, err
-				}
+		of, before := start, slices.Clone(args)
+		if at > 0 {
+			of = args[0]
+			_, name, err := a.split(of)
+			if err != nil {
+				return nil, noFiles
 			}
+			before[0] = name
+		}
+		return a.words(cmd, of, start, at == 0, func(ctx context.Context, c *client.Client) ([]string, error) {
 			return listers[at](ctx, c, before)
-		})(cmd, args, start)
+		}), noFiles
+	}
+}
+
+// completeRemotes offers the names of the remotes for the first argument.
+func (a *app) completeRemotes() cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, noFiles
+		}
+		return slices.DeleteFunc(a.settings().Names(), func(name string) bool { return !strings.HasPrefix(name, start) }), noFiles
 	}
 }
 
 func (a *app) completeMembers(position int) cobra.CompletionFunc {
-	return complete(position, func(ctx context.Context) ([]string, error) {
-		members, err := a.client().Members(ctx, "")
-		names := make([]string, len(members))
-		for i, m := range members {
-			names[i] = m.ServerName
-		}
-		return names, err
+	return a.complete(position, func(ctx context.Context, c *client.Client) ([]string, error) {
+		members, err := c.Members(ctx, "")
+		return namesOf(members, func(m api.ClusterMember) string { return m.ServerName }), err
 	})
 }
 
 func (a *app) completeTokens() cobra.CompletionFunc {
-	return complete(0, func(ctx context.Context) ([]string, error) {
-		tokens, err := a.client().JoinTokens(ctx)
-		names := make([]string, len(tokens))
-		for i, t := range tokens {
-			names[i] = t.ServerName
-		}
-		return names, err
+	return a.complete(0, func(ctx context.Context, c *client.Client) ([]string, error) {
+		tokens, err := c.JoinTokens(ctx)
+		return namesOf(tokens, func(t client.JoinToken) string { return t.ServerName }), err
 	})
 }
 
 func (a *app) completeOperations() cobra.CompletionFunc {
-	return complete(0, func(ctx context.Context) ([]string, error) {
-		operations, err := a.client().Operations(ctx, false)
-		ids := make([]string, len(operations))
-		for i, op := range operations {
-			ids[i] = op.ID
-		}
-		return ids, err
+	return a.complete(0, func(ctx context.Context, c *client.Client) ([]string, error) {
+		operations, err := c.Operations(ctx, false)
+		return namesOf(operations, func(op api.Operation) string { return op.ID }), err
 	})
 }
 
 func (a *app) completeConfigKeys() cobra.CompletionFunc {
-	return complete(0, func(ctx context.Context) ([]string, error) {
-		server, _, err := a.client().Server(ctx)
+	return a.complete(0, func(ctx context.Context, c *client.Client) ([]string, error) {
+		server, _, err := c.Server(ctx)
 		if err != nil {
 			return nil, err
 		}
-		keys := make([]string, 0, len(server.Config))
-		for key := range server.Config {
-			keys = append(keys, key)
-		}
-		slices.Sort(keys)
-		return keys, nil
+		return slices.Sorted(maps.Keys(server.Config)), nil
 	})
 }

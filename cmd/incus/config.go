@@ -14,7 +14,8 @@ import (
 
 func (a *app) configCommand() *cobra.Command {
 	return parent("config", "Manage the configuration of the server and its cluster",
-		a.configGetCommand(), a.configSetCommand(), a.configUnsetCommand(), a.configShowCommand(), a.configEditCommand())
+		a.configGetCommand(), a.configSetCommand(), a.configUnsetCommand(), a.configShowCommand(), a.configEditCommand(),
+		a.configTrustCommand())
 }
 
 // configServer connects to the server that a config command means and returns the

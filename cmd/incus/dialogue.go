@@ -170,15 +170,20 @@ func (d *dialogue) join(ctx context.Context, address string) (*preseed, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p, d.consent(ctx, p, report)
+}
+
+// consent asks whether this server's data may be lost, and for what is its own in the cluster.
+func (d *dialogue) consent(ctx context.Context, p *preseed, report *api.JoinReport) error {
 	lose, err := d.yesNo(ctx, "All existing data is lost when joining a cluster, continue? (yes/no) [default=no] ", false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !lose {
-		return nil, errors.New("User aborted configuration")
+		return errors.New("User aborted configuration")
 	}
 	p.Cluster.MemberConfig, err = d.memberConfig(ctx, report.MemberConfig)
-	return p, err
+	return err
 }
 
 // byToken finds the cluster that the token names.

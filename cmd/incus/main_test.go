@@ -32,6 +32,7 @@ func newShell(t *testing.T) *shell {
 	t.Helper()
 	s := &shell{Server: clienttest.New(t), env: map[string]string{}}
 	s.env["INCUS_DIR"] = s.Dir
+	s.env["INCUS_GLOBAL_CONF"] = filepath.Join(s.Dir, "global") // not that of this machine
 	s.world = &world{
 		stdout: &s.stdout, stderr: &s.stderr,
 		getenv:       func(name string) string { return s.env[name] },
@@ -270,8 +271,8 @@ func TestWithoutDaemonTheErrorNamesTheSocket(t *testing.T) {
 		"Hint: look into the daemon's log for what it is waiting for\n", "", "admin", "waitready", "-t", "1")
 }
 
-func TestOtherRemotesAreRefused(t *testing.T) {
-	const hint = "Hint: this version knows only the remote local:, the daemon behind the unix socket\n"
+func TestUnknownRemotesAreRefused(t *testing.T) {
+	const hint = "Hint: those that there are: images, local; add it: incus remote add web ADDRESS\n"
 	s := clustered(t)
 	for _, args := range []string{"cluster list web:", "cluster show web:node1", "query web:/1.0", "config get web: user.x"} {
 		s.mustFail(t, "Error: The remote \"web\" doesn't exist\n"+hint, "", strings.Fields(args)...)
@@ -280,6 +281,8 @@ func TestOtherRemotesAreRefused(t *testing.T) {
 	s.mustFail(t, "Error: The remote \"web\" doesn't exist\n"+hint, "", "cluster", "list")
 	s.mustRun(t, "", "cluster", "list", "local:")
 	s.mustRun(t, "", "cluster", "list", "--force-local")
+	s.mustFail(t, "Error: The remote \"web\" doesn't exist\nHint: --force-local leaves the remotes in config.yml aside\n",
+		"", "cluster", "list", "web:", "--force-local")
 }
 
 func TestUnknownCommandsAndWrongArgumentsAreErrors(t *testing.T) {

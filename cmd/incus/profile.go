@@ -100,7 +100,7 @@ func (a *app) profileCopyCommand() *cobra.Command {
 	cmd.Example = "  incus profile copy default web\n  incus profile copy default default --target-project shop --refresh"
 	cmd.Flags().BoolVar(&refresh, "refresh", false, "Overwrite the profile if it is there already")
 	cmd.Flags().StringVar(&project, "target-project", "", "Copy to the project called `NAME`")
-	mustComplete(cmd, "target-project", complete(anywhere, func(ctx context.Context) ([]string, error) { return projectNames(ctx, a.client(), nil) }))
+	mustComplete(cmd, "target-project", a.complete(anywhere, func(ctx context.Context, c *client.Client) ([]string, error) { return projectNames(ctx, c, nil) }))
 	return cmd
 }
 

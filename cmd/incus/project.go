@@ -14,6 +14,7 @@ import (
 
 	"incusd/api"
 	"incusd/client"
+	"incusd/cmd/incus/internal/conf"
 	"incusd/cmd/incus/internal/table"
 )
 
@@ -85,10 +86,25 @@ func (a *app) deleteProject(c *client.Client, ctx context.Context, name string) 
 	if err := c.DeleteProject(ctx, name); err != nil {
 		return err
 	}
-	if a.conf.project() != name {
+	if a.used.remote.Project != name {
 		return nil
 	}
-	return a.conf.setProject(api.DefaultProject)
+	return a.switchProject(api.DefaultProject)
+}
+
+// switchProject makes the project that of all later commands that use the same remote.
+func (a *app) switchProject(project string) error {
+	return a.change(func(c *conf.Config) error {
+		r, err := known(c, a.used.name)
+		if err != nil {
+			return err
+		}
+		if err := adopt(c, a.used.name, r); err != nil {
+			return err
+		}
+		c.SetProject(a.used.name, project)
+		return nil
+	})
 }
 
 func (a *app) projectSwitchCommand() *cobra.Command {
@@ -97,9 +113,9 @@ func (a *app) projectSwitchCommand() *cobra.Command {
 			if _, _, err := c.WithProject("").Project(ctx, name); err != nil {
 				return err
 			}
-			return a.conf.setProject(name)
+			return a.switchProject(name)
 		})
-	cmd.Long = cmd.Short + ".\n\nIt is kept in config.yml in INCUS_CONF, or in ~/.config/incus. --project and INCUS_PROJECT name another\none for a single command."
+	cmd.Long = cmd.Short + ".\n\nIt is kept for the remote in config.yml in INCUS_CONF, or in ~/.config/incus. --project and INCUS_PROJECT name another\none for a single command."
 	cmd.Example = "  incus project switch shop\n  incus project switch default"
 	return cmd
 }
@@ -112,8 +128,16 @@ func (a *app) projectCurrentCommand() *cobra.Command {
 		Args:              argCount(0, 0),
 		ValidArgsFunction: a.completeArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			c := a.connect(client.Options{}) // the socket may have a project of its own
-			_, err := fmt.Fprintln(a.stdout, cmp.Or(a.conf.project(), c.InProject()))
+			name := a.defaultRemote()
+			r, known := a.conf.Remote(name)
+			if !known {
+				return a.unknownRemote(name)
+			}
+			current := r.Project
+			if current == "" && r.Static { // the socket may have a project of its own
+				current = a.connect(client.Options{}).InProject()
+			}
+			_, err := fmt.Fprintln(a.stdout, cmp.Or(current, api.DefaultProject))
 			return err
 		},
 	}
@@ -121,7 +145,7 @@ func (a *app) projectCurrentCommand() *cobra.Command {
 
 // projectColumns marks the project that the command works in.
 func (a *app) projectColumns(table.Format) []column[api.Project] {
-	current := sync.OnceValue(func() string { return a.client().InProject() })
+	current := sync.OnceValue(func() string { return a.used.client.InProject() })
 	feature := func(key string) func(api.Project) string {
 		return func(p api.Project) string { return yesOrNo(p.Config[key] == "true") }
 	}

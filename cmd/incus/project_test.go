@@ -118,7 +118,9 @@ func TestSwitchedProjectIsThatOfLaterCommands(t *testing.T) {
 			t.Errorf("%s: %s", args, lines[len(lines)-1])
 		}
 	}
-	want := "default-remote: local\nremotes:\n  local:\n    addrs:\n      - unix://\n    public: false\n    project: shop\n"
+	want := "default-remote: local\nremotes:\n" +
+		"  images:\n    protocol: simplestreams\n    public: true\n    addr: https://images.linuxcontainers.org\n" +
+		"  local:\n    protocol: incus\n    public: false\n    addr: unix://\n    project: shop\n"
 	data, err := os.ReadFile(filepath.Join(dir, "config.yml"))
 	if err != nil || string(data) != want {
 		t.Errorf("%v, wrote\n%s", err, data)
@@ -154,7 +156,7 @@ func TestSwitchKeepsTheRestOfTheFile(t *testing.T) {
 	write(before)
 	s.mustRun(t, "", "project", "switch", "shop")
 	data, err := os.ReadFile(path)
-	if diff := cmp.Diff(strings.Replace(before, "project: old", "project: shop", 1), string(data)); err != nil || diff != "" {
+	if diff := cmp.Diff(strings.Replace(before, "project: old\n    public: false\n", "project: shop\n    public: false\n    protocol: incus\n", 1), string(data)); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 	if info, _ := os.Stat(path); info.Mode().Perm() != 0o640 {

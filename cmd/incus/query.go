@@ -25,15 +25,19 @@ func (a *app) queryCommand() *cobra.Command {
 			"  incus query -X PATCH -d '{\"config\": {\"user.site\": \"Berlin\"}}' /1.0",
 		Args: argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, path := a.client(), args[0]
+			remote, path := a.defaultRemote(), args[0]
 			if !strings.HasPrefix(path, "/") {
 				var err error
-				if c, path, err = a.server(path); err != nil {
+				if remote, path, err = a.split(path); err != nil {
 					return err
 				}
 			}
 			if !strings.HasPrefix(path, "/") {
 				return api.Errorf(api.BadRequest, "Query path must start with /").WithHint("for example: incus query /1.0")
+			}
+			c, err := a.connectTo(remote)
+			if err != nil {
+				return err
 			}
 			return q.run(cmd.Context(), a, c, path)
 		},

@@ -340,7 +340,7 @@ func TestWrongArgumentsAreRefusedBeforeTheServerIsAsked(t *testing.T) {
 		"storage create local dir =1":     "Invalid key=value configuration: =1",
 		"storage set local size=1 x":      "Invalid key=value configuration: x",
 		"storage show local:":             "Missing storage pool name\nHint: usage: incus storage show [<remote>:]<pool> [flags]",
-		"network delete web:br0":          "The remote \"web\" doesn't exist\nHint: this version knows only the remote local:, the daemon behind the unix socket",
+		"network delete web:br0":          "The remote \"web\" doesn't exist\nHint: those that there are: images, local; add it: incus remote add web ADDRESS",
 		"profile device add p d nic a":    "Invalid key=value configuration: a",
 		"project create p --config a":     "Invalid key=value configuration: a",
 		"storage volume list local -f x":  "Invalid format \"x\": use one of csv, json, table, yaml, compact, markdown",
@@ -401,8 +401,8 @@ func TestCompletionOffersEntitiesAndTheirKeys(t *testing.T) {
 func TestEveryCommandExplainsItself(t *testing.T) {
 	a := &app{world: newShell(t).world}
 	root := a.rootCommand()
-	for _, noun := range []string{"storage", "network", "profile", "project"} {
-		cmd, _, err := root.Find([]string{noun})
+	for _, noun := range []string{"storage", "network", "profile", "project", "remote", "config trust"} {
+		cmd, _, err := root.Find(strings.Fields(noun))
 		if err != nil {
 			t.Fatal(err)
 		}

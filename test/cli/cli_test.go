@@ -95,6 +95,7 @@ func setup(env *testscript.Env, book *loopback.Book) error {
 	env.Setenv("PATH", binaries.Dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("INCUS_CONF", filepath.Join(env.WorkDir, "client"))
+	env.Setenv("INCUS_GLOBAL_CONF", filepath.Join(env.WorkDir, "global")) // not that of this machine
 	env.Setenv("TZ", "UTC")
 	env.Setenv("ARCH", cmp.Or(architectures[runtime.GOARCH], runtime.GOARCH))
 	for i := 1; i <= 5; i++ {

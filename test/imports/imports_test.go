@@ -61,7 +61,8 @@ var allowed = map[string][]string{
 	"endorsement": {},
 
 	// The command line's side: it knows the daemon by the wire only.
-	"cmd/incus":                {"client", "cmd/incus/internal/table", "api"},
+	"cmd/incus":                {"client", "cmd/incus/internal/conf", "cmd/incus/internal/table", "api"},
+	"cmd/incus/internal/conf":  {"api"},
 	"cmd/incus/internal/table": {},
 	"client":                   {"endorsement", "api"},
 	"api":                      {},
@@ -96,7 +97,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/incus", "cmd/incusd"},
 	"github.com/vishvananda/netlink":      {"internal/network"},
 	"go.etcd.io/bbolt":                    {"internal/localstore", "internal/raftstore"},
-	"go.yaml.in/yaml/v3":                  {"api", "cmd/incus", "cmd/incus/internal/table", "cmd/incusd"},
+	"go.yaml.in/yaml/v3":                  {"api", "cmd/incus", "cmd/incus/internal/conf", "cmd/incus/internal/table", "cmd/incusd"},
 	"golang.org/x/crypto":                 {"internal/trust"},
 	"golang.org/x/sys":                    {"client", "cmd/incus", "internal/api", "internal/network", "internal/storage"},
 	"golang.org/x/term":                   {"cmd/incus", "cmd/incusd"},
