@@ -146,6 +146,10 @@ func (f fakeTrust) AddCertificate(_ context.Context, cert state.Certificate, _ *
 	return f.bed.propose(state.KindCertificateAdd, state.CertificateAdd{Certificate: cert})
 }
 
+func (f fakeTrust) UpdateCertificate(_ context.Context, fingerprint string, cert state.Certificate, expect string, _ *api.EventRequestor) error {
+	return f.bed.propose(state.KindCertificateUpdate, state.CertificateUpdate{Fingerprint: fingerprint, Certificate: cert, Expect: expect})
+}
+
 func (f fakeTrust) RemoveCertificate(_ context.Context, fingerprint string, _ *api.EventRequestor) error {
 	return f.bed.propose(state.KindCertificateRemove, state.CertificateRemove{Fingerprint: fingerprint})
 }

@@ -49,6 +49,8 @@ type caller struct {
 	// certificate and fingerprint are those of the TLS connection; nil and "" if it has none.
 	certificate *x509.Certificate
 	fingerprint string
+	// until is when the bearer token runs out by which the caller is known; zero for others.
+	until time.Time
 	// projects are all that a restricted client may use.
 	projects []string
 	// forwarded is true when another member passes the request on.
@@ -93,6 +95,9 @@ func (s *Server) authenticate(r *http.Request, listener ListenerKind) (caller, e
 	}
 	if c.kind == Member {
 		return s.onBehalf(r, c)
+	}
+	if bearer := bearerOf(r); bearer != "" {
+		s.byBearer(r.Context(), &c, bearer)
 	}
 	return c, nil
 }
@@ -149,15 +154,23 @@ func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
 	if c.kind == UnixSocket || c.forwarded {
 		return true
 	}
+	if !c.until.IsZero() && !now.Before(c.until) {
+		return false
+	}
 	again := caller{certificate: c.certificate, fingerprint: c.fingerprint}
 	return trust.CheckValid(c.certificate, now) == nil && again.identify(view, now) &&
 		again.kind == c.kind && slices.Equal(again.projects, c.projects)
 }
 
-// client gives the caller the rights of a trusted certificate. Certificates of other
-// types than client open nothing here.
+// client gives the caller the rights of a trusted certificate. Certificates of type
+// server open nothing: those of members are in their rows.
 func (c *caller) client(cert *state.Certificate) bool {
-	if cert.Type != api.CertificateClient {
+	switch cert.Type {
+	case api.CertificateMetrics:
+		c.kind, c.protocol, c.username = Metrics, protocolTLS, cert.Fingerprint
+		return true
+	case api.CertificateClient:
+	default:
 		return false
 	}
 	c.kind, c.protocol, c.username = Client, protocolTLS, cert.Fingerprint

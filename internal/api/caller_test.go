@@ -22,6 +22,10 @@ var mayCall = map[string]Callers{
 	"GET /1.0":                                     anyone,
 	"GET /1.0/cluster":                             trusted | Joiner,
 	"POST /1.0/certificates":                       anyone,
+	"PUT /1.0/certificates/{fingerprint}":          trusted,
+	"PATCH /1.0/certificates/{fingerprint}":        trusted,
+	"DELETE /1.0/certificates/{fingerprint}":       trusted,
+	"GET /1.0/metrics":                             anyone,
 	"GET /1.0/operations/{id}/wait":                anyone,
 	"GET /1.0/warnings":                            administrators,
 	"GET /internal/ready":                          UnixSocket,
@@ -45,6 +49,7 @@ func (b *bed) callers() map[Callers]request {
 	return map[Callers]request{
 		Stranger:         {stranger: true},
 		Joiner:           {cert: joiner.Cert},
+		Metrics:          {cert: b.trustMetrics()},
 		RestrictedClient: {cert: b.trustClient(true, "default")},
 		Client:           {cert: b.trustClient(false)},
 		Member:           {cert: b.certificate("node2")},
@@ -175,14 +180,20 @@ func TestTrustFollowsTheStateAndTheClock(t *testing.T) {
 			b.wantKind("member", member, Stranger)
 		}
 	})
-	t.Run("nobody by a metrics certificate", func(t *testing.T) {
+	t.Run("for the metrics alone by a metrics certificate", func(t *testing.T) {
 		b := newCluster(t, "node1")
-		pair := newPair(t, trust.Client)
-		b.mustPropose(state.KindCertificateAdd, state.CertificateAdd{Certificate: state.Certificate{
-			Fingerprint: pair.Fingerprint(), Name: "prometheus", Type: api.CertificateMetrics, PEM: string(pair.CertPEM), AddedAt: b.clock,
-		}})
-		b.wantKind("metrics", pair.Cert, Stranger)
+		b.wantKind("metrics", b.trustMetrics(), Metrics)
 	})
+}
+
+// trustMetrics adds a certificate for the metrics and returns it.
+func (b *bed) trustMetrics() *x509.Certificate {
+	b.t.Helper()
+	pair := newPair(b.t, trust.Client)
+	b.mustPropose(state.KindCertificateAdd, state.CertificateAdd{Certificate: state.Certificate{
+		Fingerprint: pair.Fingerprint(), Name: "prometheus", Type: api.CertificateMetrics, PEM: string(pair.CertPEM), AddedAt: b.clock,
+	}})
+	return pair.Cert
 }
 
 func TestTrustOfAMomentAgoElsewhereIsFound(t *testing.T) {

@@ -80,7 +80,7 @@ func (s *Server) certificateGet(c *call) (reply, error) {
 }
 
 // certificateDelete ends the trust in a client: DELETE /1.0/certificates/FINGERPRINT.
-// Members' certificates go with the member.
+// Members' certificates go with the member. A restricted client may give up its own.
 func (s *Server) certificateDelete(c *call) (reply, error) {
 	view, err := s.read(c.Context())
 	if err != nil {
@@ -89,6 +89,9 @@ func (s *Server) certificateDelete(c *call) (reply, error) {
 	cert, err := findCertificate(c, view)
 	if err != nil {
 		return reply{}, err
+	}
+	if !c.caller.admin() && !same(cert.Fingerprint, c.caller.fingerprint) {
+		return reply{}, api.Errorf(api.NotAuthorized, "Certificate cannot be deleted")
 	}
 	if cert.Type == api.CertificateServer {
 		return reply{}, api.Errorf(api.Conflict, "Certificate cannot be deleted: it is that of cluster member %q", cert.Name).
@@ -109,7 +112,7 @@ func (s *Server) certificatesPost(c *call) (reply, error) {
 	case req.TrustToken != "" && req.Password != "":
 		return reply{}, api.Errorf(api.BadRequest, "Give a token or the password, not both")
 	case req.TrustToken != "" && !req.Token:
-		return s.redeem(c, &req)
+		return s.redeemToken(c, &req)
 	case req.Password != "":
 		return s.enterByPassword(c, &req)
 	case c.caller.kind == RestrictedClient:
@@ -117,23 +120,19 @@ func (s *Server) certificatesPost(c *call) (reply, error) {
 	case !c.caller.admin():
 		return reply{}, api.Errorf(api.NotAuthorized, "not authorized")
 	case req.Token:
-		return reply{}, refuseTokenRequest(&req)
+		return s.invite(c, &req)
 	case req.Certificate == "":
 		return reply{}, api.Errorf(api.BadRequest, "Client is already trusted")
 	}
 	return s.addClient(c, &req)
 }
 
-// refuseTokenRequest answers a request for a certificate add token.
-func refuseTokenRequest(req *api.CertificatesPost) error {
-	switch {
-	case req.Certificate != "":
-		return api.Errorf(api.BadRequest, "Can't use certificate if token is requested")
-	case req.Type != api.CertificateClient:
-		return api.Errorf(api.BadRequest, "Tokens can only be issued for client certificates")
+// redeemToken tells join tokens from certificate add tokens.
+func (s *Server) redeemToken(c *call, req *api.CertificatesPost) (reply, error) {
+	if token, err := api.ParseCertificateAddToken(req.TrustToken); err == nil {
+		return s.redeemInvitation(c, token)
 	}
-	return api.Errorf(api.NotImplemented, "Certificate add tokens are not implemented yet").
-		WithHint("add the client's certificate itself: incus config trust add-certificate FILE")
+	return s.redeem(c, req)
 }
 
 // redeem claims a join token for a server's certificate. A token lets its holder do
@@ -266,13 +265,11 @@ func (s *Server) addClient(c *call, req *api.CertificatesPost) (reply, error) {
 // checkClientType refuses what an administrator cannot add by hand.
 func checkClientType(kind string) error {
 	switch kind {
-	case api.CertificateClient:
+	case api.CertificateClient, api.CertificateMetrics:
 		return nil
 	case api.CertificateServer:
 		return api.Errorf(api.NotAuthorized, "Server certificates are trusted by joining the cluster, not by adding them").
 			WithHint("issue a join token: incus cluster add NAME")
-	case api.CertificateMetrics:
-		return api.Errorf(api.NotImplemented, "Metrics certificates are not implemented yet")
 	}
 	return api.Errorf(api.BadRequest, "Invalid certificate type")
 }

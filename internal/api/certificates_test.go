@@ -149,12 +149,12 @@ func TestClientCertificates(t *testing.T) {
 	}{
 		`{"token":true,"certificate":"x"}`:     {400, api.BadRequest, "Can't use certificate if token is requested"},
 		`{"token":true,"type":"server"}`:       {400, api.BadRequest, "Tokens can only be issued for client certificates"},
-		`{"token":true,"type":"client"}`:       {501, api.NotImplemented, "Certificate add tokens are not implemented yet"},
+		`{"token":true,"type":"client"}`:       {400, api.BadRequest, "A client name is required"},
 		`{"type":"client"}`:                    {400, api.BadRequest, "Client is already trusted"},
 		`{"type":"","certificate":"x"}`:        {400, api.BadRequest, "Invalid certificate type"},
 		`{"type":"server","certificate":"x"}`:  {403, api.NotAuthorized, "by joining the cluster"},
 		`{"type":"client","certificate":"x"}`:  {400, api.CertInvalid, ""},
-		`{"type":"metrics","certificate":"x"}`: {501, api.NotImplemented, "not implemented yet"},
+		`{"type":"metrics","certificate":"x"}`: {400, api.CertInvalid, ""},
 	} {
 		wantRefusal(t, b.do(request{method: "POST", path: "/1.0/certificates", body: body}), want.status, want.reason, want.text)
 	}

@@ -13,6 +13,7 @@ import (
 	"incusd/internal/operations"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
+	"incusd/internal/tokens"
 )
 
 // Config is what a Server works with. All fields are needed.
@@ -72,13 +73,15 @@ type Health interface {
 	Contacts(ctx context.Context) (raftstore.Contacts, error)
 }
 
-// Tokens issues and redeems join tokens.
+// Tokens issues and redeems join tokens and certificate add tokens.
 type Tokens interface {
 	Issue(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
 	IssueReplacement(ctx context.Context, name string, requestor *api.EventRequestor) (*state.Token, error)
 	Claim(ctx context.Context, token *api.ClusterMemberJoinToken, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 	Revoke(ctx context.Context, operation string, requestor *api.EventRequestor) error
 	Verify(ctx context.Context, source, password string) error
+	Invite(ctx context.Context, inv tokens.Invitation, requestor *api.EventRequestor) (*state.Token, error)
+	Redeem(ctx context.Context, secret string, cert *x509.Certificate, requestor *api.EventRequestor) (*state.Certificate, error)
 	Grant(ctx context.Context, name string, cert *x509.Certificate, proved bool, requestor *api.EventRequestor) (*state.Token, error)
 }
 
@@ -132,6 +135,9 @@ type Settings interface {
 // TrustStore changes the replicated list of clients' certificates.
 type TrustStore interface {
 	AddCertificate(ctx context.Context, cert state.Certificate, requestor *api.EventRequestor) error
+	// UpdateCertificate makes the certificate of that fingerprint another one. It fails with
+	// api.PreconditionFail if its CertificateHash is not expect any more.
+	UpdateCertificate(ctx context.Context, fingerprint string, cert state.Certificate, expect string, requestor *api.EventRequestor) error
 	RemoveCertificate(ctx context.Context, fingerprint string, requestor *api.EventRequestor) error
 }
 

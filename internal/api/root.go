@@ -41,7 +41,7 @@ func (s *Server) rootGet(*call) (reply, error) {
 // without configuration. It is answered from stale data too.
 func (s *Server) serverGet(c *call) (reply, error) {
 	switch c.caller.kind {
-	case Stranger:
+	case Stranger, Metrics:
 		return reply{metadata: s.publicFace()}, nil
 	case Joiner:
 		return s.joinerFace(c)

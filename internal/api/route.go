@@ -11,6 +11,8 @@ const (
 	Stranger Callers = 1 << iota
 	// Joiner has a certificate for which a join token was redeemed; its join is not finished.
 	Joiner
+	// Metrics has a trusted certificate that opens the metrics only.
+	Metrics
 	// RestrictedClient has a trusted certificate that is limited to some projects.
 	RestrictedClient
 	// Client has a trusted certificate.
@@ -30,14 +32,14 @@ const (
 	// admitting is those that a join brings along, from its token to its end.
 	admitting = Joiner | Member
 	// anyone is everyone who reaches a listener.
-	anyone = trusted | Joiner | Stranger
+	anyone = trusted | Metrics | Joiner | Stranger
 	// local is for the administrator of this machine.
 	local = UnixSocket
 )
 
 // Kinds lists the kinds of callers that there are.
 func Kinds() []Callers {
-	return []Callers{Stranger, Joiner, RestrictedClient, Client, Member, UnixSocket}
+	return []Callers{Stranger, Joiner, Metrics, RestrictedClient, Client, Member, UnixSocket}
 }
 
 // String names a single kind.
@@ -47,6 +49,8 @@ func (c Callers) String() string {
 		return "stranger"
 	case Joiner:
 		return "joiner"
+	case Metrics:
+		return "metrics"
 	case RestrictedClient:
 		return "restricted client"
 	case Client:
@@ -119,9 +123,9 @@ func Routes() []Route {
 		{"GET", "/1.0/certificates", trusted, anyMember, (*Server).certificatesGet},
 		{"POST", "/1.0/certificates", anyone, anyMember, (*Server).certificatesPost},
 		{"GET", "/1.0/certificates/{fingerprint}", trusted, anyMember, (*Server).certificateGet},
-		{"PUT", "/1.0/certificates/{fingerprint}", administrators, anyMember, notYet("Changing a trusted certificate")},
-		{"PATCH", "/1.0/certificates/{fingerprint}", administrators, anyMember, notYet("Changing a trusted certificate")},
-		{"DELETE", "/1.0/certificates/{fingerprint}", administrators, anyMember, (*Server).certificateDelete},
+		{"PUT", "/1.0/certificates/{fingerprint}", trusted, anyMember, (*Server).certificatePut},
+		{"PATCH", "/1.0/certificates/{fingerprint}", trusted, anyMember, (*Server).certificatePut},
+		{"DELETE", "/1.0/certificates/{fingerprint}", trusted, anyMember, (*Server).certificateDelete},
 
 		{"GET", "/1.0/operations", trusted, anyMember, (*Server).operationsGet},
 		{"GET", "/1.0/operations/{id}", trusted, anyMember, (*Server).operationGet},
@@ -173,6 +177,7 @@ func Routes() []Route {
 		{"DELETE", "/1.0/projects/{name}", administrators, anyMember, (*Server).projectDelete},
 		{"GET", "/1.0/projects/{name}/state", trusted, anyMember, (*Server).projectStateGet},
 
+		{"GET", "/1.0/metrics", trusted | Metrics | Joiner | Stranger, thisMember, (*Server).metricsGet},
 		{"GET", "/1.0/resources", trusted, thisMember, (*Server).resourcesGet},
 		{"GET", "/1.0/instances", trusted, anyMember, nothing},
 		{"POST", "/1.0/instances", administrators, anyMember, noInstances},

@@ -41,6 +41,7 @@ type Server struct {
 	refusals rate.Sometimes // log lines about strangers
 	forming  atomic.Bool    // a bootstrap or join runs
 
+	begun   time.Time
 	closing context.Context // ends with Close, and streams with it
 	close   context.CancelFunc
 	mu      sync.Mutex // guards streams against an Add after the Wait of Close
@@ -56,6 +57,7 @@ func New(cfg Config) *Server {
 		bodyTime: callTimeout,
 		readTime: answerTimeout,
 		refusals: rate.Sometimes{First: 20, Interval: 10 * time.Second},
+		begun:    time.Now(),
 		closing:  closing, close: closeStreams,
 	}
 }

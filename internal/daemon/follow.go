@@ -76,9 +76,7 @@ func (d *Daemon) publishApplied(replica string, evs []state.Event) {
 
 func (d *Daemon) issuerName(t *state.Token) string {
 	if v := d.current.Local(); v != nil {
-		if m, ok := v.Member(t.Issuer); ok {
-			return m.Name
-		}
+		return tokens.Location(v, t)
 	}
 	return "none"
 }

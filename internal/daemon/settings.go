@@ -208,6 +208,10 @@ func (t *trustStore) AddCertificate(ctx context.Context, cert state.Certificate,
 	return t.propose(ctx, state.KindCertificateAdd, requestor, state.CertificateAdd{Certificate: cert})
 }
 
+func (t *trustStore) UpdateCertificate(ctx context.Context, fingerprint string, cert state.Certificate, expect string, requestor *api.EventRequestor) error {
+	return t.propose(ctx, state.KindCertificateUpdate, requestor, state.CertificateUpdate{Fingerprint: fingerprint, Certificate: cert, Expect: expect})
+}
+
 func (t *trustStore) RemoveCertificate(ctx context.Context, fingerprint string, requestor *api.EventRequestor) error {
 	return t.propose(ctx, state.KindCertificateRemove, requestor, state.CertificateRemove{Fingerprint: fingerprint})
 }

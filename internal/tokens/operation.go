@@ -24,7 +24,7 @@ func Visible(t *state.Token, now time.Time) bool {
 // Location is the name of the member that issued t, or "none" if it is no longer
 // there. Any member honours and revokes the token; the name is for people.
 func Location(view *raftstore.View, t *state.Token) string {
-	if m, ok := view.Member(t.Issuer); ok {
+	if m, ok := view.Member(t.Issuer); ok && view.Cluster().Enabled {
 		return m.Name
 	}
 	return "none"
@@ -62,6 +62,9 @@ func Operation(t *state.Token, location string, withSecret bool) api.Operation {
 		MayCancel: true,
 		Location:  location,
 	}
+	if t.Client != nil {
+		op.Resources, op.Metadata = nil, invitationMetadata(t)
+	}
 	code, why := outcome(t)
 	op.Status, op.StatusCode, op.Err = code.String(), code, why
 	if t.Ended != "" {
@@ -79,10 +82,8 @@ func outcome(t *state.Token) (code api.StatusCode, why string) {
 		return api.Running, ""
 	case state.TokenUsed:
 		return api.Success, ""
-	case state.TokenRevoked:
-		return api.Cancelled, api.TokenRevoked.Error()
 	}
-	return api.Cancelled, api.TokenExpired.Error()
+	return api.Cancelled, t.Refusal(t.EndedAt).Error()
 }
 
 // asList is what decoding JSON gives, so that (*api.Operation).JoinToken reads an

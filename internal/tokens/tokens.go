@@ -32,7 +32,7 @@ type Store interface {
 	ID() string
 }
 
-// A Service issues, claims and revokes tokens. It holds no state of its own.
+// A Service issues, claims, redeems and revokes tokens. It holds no state of its own.
 type Service struct {
 	store Store
 	now   func() time.Time
@@ -221,7 +221,7 @@ func Inspect(view *raftstore.View, token *api.ClusterMemberJoinToken, fingerprin
 	// A secret is looked up by its hash. The time that a lookup takes may tell
 	// something of the hashes near it, which helps nobody to a secret.
 	t, ok := view.Token(Hash(token.Secret))
-	if !ok {
+	if !ok || t.Client != nil {
 		return nil, []*api.Error{refuse(api.TokenUnknown)}
 	}
 	if ended := Ended(t, now); ended != nil {
@@ -281,17 +281,7 @@ func Reissues(view *state.View) []state.TokenReissue {
 
 // Ended tells why t opens nothing any more at the time now, nil if it does. The zero
 // time leaves out an expiry that no leader has noted yet.
-func Ended(t *state.Token, now time.Time) *api.Error {
-	switch {
-	case t.Ended == state.TokenUsed:
-		return refuse(api.TokenUsed)
-	case t.Ended == state.TokenRevoked:
-		return refuse(api.TokenRevoked)
-	case t.Expired(now):
-		return refuse(api.TokenExpired)
-	}
-	return nil
-}
+func Ended(t *state.Token, now time.Time) *api.Error { return t.Refusal(now) }
 
 // refuse refuses for reason in the reason's own words.
 func refuse(reason api.Reason) *api.Error { return api.Errorf(reason, "%s", reason.Error()) }

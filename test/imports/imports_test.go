@@ -86,6 +86,7 @@ var allowed = map[string][]string{
 var libraries = map[string][]string{
 	"github.com/coder/websocket":       {"internal/api", "client", "client/clienttest"},
 	"github.com/coreos/go-systemd/v22": {"cmd/incusd"},
+	"github.com/golang-jwt/jwt/v5":     {"internal/trust"},
 	"github.com/google/uuid":           {"internal/daemon", "internal/entities", "internal/membership", "internal/operations", "internal/raftstore", "internal/recovery", "internal/tokens"},
 	"github.com/gorilla/mux":           {"internal/api"},
 	"github.com/hashicorp/go-hclog":    {"internal/raftstore"},

@@ -10,29 +10,92 @@ var certificateTable = &table[Certificate]{
 }
 
 func applyCertificateAdd(tx *transaction, b *CertificateAdd) (any, error) {
-	c := b.Certificate
-	if err := checkKey("fingerprint", c.Fingerprint); err != nil {
+	if err := tx.trust(b.Certificate); err != nil {
 		return nil, err
 	}
+	return nil, nil
+}
+
+// trust adds a certificate to the trust store.
+func (tx *transaction) trust(c Certificate) error {
+	if err := tx.checkCertificate(&c); err != nil {
+		return err
+	}
+	if tx.counts.certificates >= MaxCertificates {
+		return api.Errorf(api.TooMany, "The trust store has %d certificates, which is the limit", MaxCertificates).
+			WithHint("remove certificates that are not used any more")
+	}
+	certificateTable.put(tx, &c)
+	tx.emit("certificate-created", source("/1.0/certificates", c.Fingerprint), nil)
+	return nil
+}
+
+// checkCertificate tells why c cannot be trusted, and completes it.
+func (tx *transaction) checkCertificate(c *Certificate) error {
+	if err := checkKey("fingerprint", c.Fingerprint); err != nil {
+		return err
+	}
 	if c.Type != api.CertificateClient && c.Type != api.CertificateServer && c.Type != api.CertificateMetrics {
-		return nil, badRequest("Invalid certificate type")
+		return badRequest("Invalid certificate type")
+	}
+	if err := checkCertificateTexts(c.Name, c.Description, c.Projects); err != nil {
+		return err
 	}
 	// A member's own certificate is trusted by its row already, and for more.
 	if m, ok := memberTable.get(tx.Txn, "fingerprint", c.Fingerprint); ok && m.State == MemberActive {
-		return nil, refuse(api.CertTaken)
+		return refuse(api.CertTaken)
 	}
 	if _, ok := certificateTable.get(tx.Txn, primary, c.Fingerprint); ok {
-		return nil, refuse(api.CertTaken)
-	}
-	if tx.counts.certificates >= MaxCertificates {
-		return nil, api.Errorf(api.TooMany, "The trust store has %d certificates, which is the limit", MaxCertificates).
-			WithHint("remove certificates that are not used any more")
+		return refuse(api.CertTaken)
 	}
 	if c.Projects == nil {
 		c.Projects = []string{}
 	}
-	certificateTable.put(tx, &c)
-	tx.emit("certificate-created", source("/1.0/certificates", c.Fingerprint), nil)
+	return nil
+}
+
+func checkCertificateTexts(name, description string, projects []string) error {
+	size := 0
+	for _, p := range projects {
+		size += len(p)
+	}
+	if max(len(name), len(description), size, len(projects)) > MaxCertificateText {
+		return api.Errorf(api.TooLarge, "The name, the description or the projects of a certificate are larger than %d bytes", MaxCertificateText)
+	}
+	return nil
+}
+
+// CertificateHash is a SHA-256 of what "certificate.update" writes, in hex; empty for a
+// certificate that is not trusted.
+func (v *View) CertificateHash(fingerprint string) string {
+	c, ok := certificateTable.get(v.txn, primary, fingerprint)
+	if !ok {
+		return ""
+	}
+	return certificateHash(c)
+}
+
+func certificateHash(c *Certificate) string {
+	return hashOf(c.Name, c.Type, c.Restricted, c.Projects, c.PEM, c.Description)
+}
+
+func applyCertificateUpdate(tx *transaction, b *CertificateUpdate) (any, error) {
+	now, ok := certificateTable.get(tx.Txn, primary, b.Fingerprint)
+	switch {
+	case !ok:
+		return nil, api.Errorf(api.NotFound, "Certificate not found")
+	case b.Expect != "" && b.Expect != certificateHash(now):
+		return nil, refuse(api.PreconditionFail)
+	case b.Certificate.Type != now.Type:
+		return nil, badRequest("The certificate type cannot be changed")
+	}
+	next := b.Certificate
+	certificateTable.drop(tx, now)
+	if err := tx.checkCertificate(&next); err != nil {
+		return nil, err
+	}
+	certificateTable.put(tx, &next)
+	tx.emit("certificate-updated", source("/1.0/certificates", next.Fingerprint), nil)
 	return nil, nil
 }
 

@@ -44,3 +44,58 @@ func TestCertificateAddRefusals(t *testing.T) {
 	}
 	w.refused(api.TooMany, KindCertificateAdd, certBody("ab"))
 }
+
+func TestCertificateUpdate(t *testing.T) {
+	w := newCluster(t)
+	w.must(KindCertificateAdd, certBody("ab"))
+	w.must(KindCertificateAdd, certBody("taken"))
+	update := func(from, to string) CertificateUpdate {
+		return CertificateUpdate{Fingerprint: from, Certificate: Certificate{
+			Fingerprint: to, Name: "desk", Type: api.CertificateClient, Restricted: true, PEM: "pem2", AddedAt: start}}
+	}
+	v := w.s.View()
+	w.must(KindCertificateUpdate, update("ab", "ab"))
+	w.happened("certificate-updated /1.0/certificates/ab")
+	if !closed(v.WatchMembers()) {
+		t.Error("nobody was told")
+	}
+	if c, _ := w.s.View().Certificate("ab"); c.Name != "desk" || !c.Restricted || c.PEM != "pem2" || c.Projects == nil {
+		t.Errorf("certificate %+v", c)
+	}
+	w.must(KindCertificateUpdate, update("ab", "cd"))
+	w.happened("certificate-updated /1.0/certificates/cd")
+	if _, ok := w.s.View().Certificate("ab"); ok {
+		t.Error("the old certificate is still trusted")
+	}
+	for _, test := range []struct {
+		reason api.Reason
+		body   func() CertificateUpdate
+	}{
+		{api.NotFound, func() CertificateUpdate { return update("ab", "ab") }},
+		{api.CertTaken, func() CertificateUpdate { return update("cd", "taken") }},
+		{api.CertTaken, func() CertificateUpdate { return update("cd", "fp1") }},
+		{api.PreconditionFail, func() CertificateUpdate { b := update("cd", "cd"); b.Expect = "other"; return b }},
+		{api.BadRequest, func() CertificateUpdate {
+			b := update("cd", "cd")
+			b.Certificate.Type = api.CertificateMetrics
+			return b
+		}},
+		{api.TooLarge, func() CertificateUpdate {
+			b := update("cd", "cd")
+			b.Certificate.Name = string(make([]byte, MaxCertificateText+1))
+			return b
+		}},
+	} {
+		before := w.s.View().CertificateHash("cd")
+		w.refused(test.reason, KindCertificateUpdate, test.body())
+		if after := w.s.View().CertificateHash("cd"); after != before || before == "" {
+			t.Errorf("%s: the certificate was changed all the same", test.reason)
+		}
+	}
+	if n := len(w.s.View().Certificates()); n != 2 {
+		t.Errorf("%d certificates", n)
+	}
+	b := update("cd", "ef")
+	b.Expect = w.s.View().CertificateHash("cd")
+	w.must(KindCertificateUpdate, b)
+}

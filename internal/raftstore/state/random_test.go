@@ -130,11 +130,21 @@ func (c *chaos) draw(v *View) (string, any) {
 	case 18, 19:
 		return c.drawGroup(v)
 	default:
-		switch c.pick(3) {
+		switch c.pick(6) {
 		case 0:
 			return KindCertificateAdd, CertificateAdd{Certificate: Certificate{Fingerprint: c.fp(), Type: "client"}}
 		case 1:
 			return KindCertificateRemove, CertificateRemove{Fingerprint: c.fp()}
+		case 2:
+			fp := c.fp()
+			return KindCertificateUpdate, CertificateUpdate{Fingerprint: fp, Expect: c.one("", v.CertificateHash(fp), "other"),
+				Certificate: Certificate{Fingerprint: c.one(fp, c.fp()), Type: c.one("client", "metrics"), Name: c.name()}}
+		case 3:
+			hash := c.one(c.hash(), fmt.Sprintf("t%d", c.n))
+			return KindTokenInvite, TokenInvite{Token: Token{Hash: hash, Secret: "secret", Name: c.name(), Operation: "op-" + hash, Issuer: "id1",
+				Addresses: []string{"a"}, CreatedAt: c.now, ExpiresAt: c.now.Add(3 * time.Hour), Client: &ClientGrant{Restricted: c.pick(2) == 0}}}
+		case 4:
+			return KindTokenRedeem, TokenRedeem{Hash: c.hash(), Certificate: Certificate{Fingerprint: c.fp(), PEM: "pem"}}
 		}
 		return KindLeaderElected, LeaderElected{ID: c.id(), Term: uint64(c.pick(9))}
 	}
@@ -245,7 +255,12 @@ func (h *history) check(t testing.TB, before, after *View) {
 		}
 	}
 	for _, tok := range after.Tokens() {
-		if tok.Ended == "" {
+		switch {
+		case tok.Ended == "" && tok.Client != nil:
+			if tok.ClaimedBy != "" || tok.Secret == "" {
+				t.Fatalf("certificate add token %s: %+v", tok.Hash, tok)
+			}
+		case tok.Ended == "":
 			only("token for", tok.Name, tok.Hash)
 			if tok.ClaimedBy != "" {
 				only("claim of", tok.ClaimedBy, tok.Hash)
@@ -256,7 +271,7 @@ func (h *history) check(t testing.TB, before, after *View) {
 			if got, ok := after.TokenByName(tok.Name); !ok || got != tok {
 				t.Fatalf("token %s is not found by its name", tok.Hash)
 			}
-		} else if tok.Secret != "" || tok.ClaimedCert != "" || tok.EndedAt.IsZero() {
+		case tok.Secret != "" || tok.ClaimedCert != "" || tok.EndedAt.IsZero():
 			t.Fatalf("token %s ended and kept its secret", tok.Hash)
 		}
 		if by, ok := h.usedBy[tok.Hash]; ok && by != tok.UsedBy {

@@ -17,7 +17,7 @@ var tokenTable = &table[Token]{
 	indexes: []index[Token]{
 		{name: primary, key: func(t *Token) string { return t.Hash }},
 		{name: "operation", key: func(t *Token) string { return t.Operation }},
-		{name: "name", key: func(t *Token) string { return keyIf(t.Ended == "", t.Name) }},
+		{name: "name", key: func(t *Token) string { return keyIf(t.Ended == "", t.liveKey()) }},
 		{name: "claim", key: func(t *Token) string { return t.ClaimedBy }, many: true},
 		{name: "ended", key: func(t *Token) string { return keyIf(t.Ended != "", orderedTime(t.EndedAt)+t.Hash) }},
 	},
@@ -41,6 +41,15 @@ func keyIf(cond bool, key string) string {
 // orderedTime is t as a key that sorts like the time.
 func orderedTime(t time.Time) string {
 	return ordered(uint64(t.Unix())^1<<63) + string(binary.BigEndian.AppendUint32(nil, uint32(t.Nanosecond())))
+}
+
+// liveKey is the name for which there is one live join token. Certificate add tokens share
+// names with each other and with members: theirs begin with what no member's name has.
+func (t *Token) liveKey() string {
+	if t.Client != nil {
+		return "\x00" + t.Hash
+	}
+	return t.Name
 }
 
 // Clone returns a copy that may be changed.
@@ -102,15 +111,17 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	if err := checkToken(tx, &b.Token); err != nil {
 		return nil, err
 	}
+	if err := api.ValidateMemberName(b.Token.Name); err != nil {
+		return nil, err
+	}
 	if err := tx.checkTokenName(&b.Token); err != nil {
 		return nil, err
 	}
 	if earlier, ok := tokenTable.get(tx.Txn, "name", b.Token.Name); ok {
 		tx.revoke(earlier)
 	}
-	if tx.counts.tokens >= MaxTokens {
-		return nil, api.Errorf(api.TooMany, "There are %d join tokens, which is the limit", MaxTokens).
-			WithHint("revoke tokens that are not needed: incus cluster revoke-token NAME")
+	if err := tx.roomForToken(); err != nil {
+		return nil, err
 	}
 	t := &Token{
 		Hash: b.Token.Hash, Secret: b.Token.Secret, Name: b.Token.Name, Operation: b.Token.Operation, Issuer: b.Token.Issuer,
@@ -129,6 +140,14 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 	answer := t.Clone()
 	answer.Secret = ""
 	return answer, nil
+}
+
+func (tx *transaction) roomForToken() error {
+	if tx.counts.tokens < MaxTokens {
+		return nil
+	}
+	return api.Errorf(api.TooMany, "There are %d tokens, which is the limit", MaxTokens).
+		WithHint("revoke tokens that are not needed: incus cluster revoke-token NAME, incus config trust revoke-token NAME")
 }
 
 // checkTokenName tells why no member may come to be by t: there is one of that name that it
@@ -151,9 +170,6 @@ func checkToken(tx *transaction, t *Token) error {
 	if err := checkKey("operation ID", t.Operation); err != nil {
 		return err
 	}
-	if err := api.ValidateMemberName(t.Name); err != nil {
-		return err
-	}
 	if _, ok := tokenTable.get(tx.Txn, primary, t.Hash); ok {
 		return api.Errorf(api.Conflict, "There is a token with that secret already")
 	}
@@ -172,7 +188,7 @@ func applyTokenClaim(tx *transaction, b *TokenClaim) (any, error) {
 		return nil, api.Errorf(api.CertInvalid, "a claim needs the server's certificate")
 	}
 	t, ok := tokenTable.get(tx.Txn, primary, b.Hash)
-	if !ok {
+	if !ok || t.Client != nil {
 		return nil, refuse(api.TokenUnknown)
 	}
 	if why := t.endReason(tx.now); why != "" {

@@ -70,9 +70,12 @@ const (
 	KindTokenIssue        = "token.issue"
 	KindTokenClaim        = "token.claim"
 	KindTokenRevoke       = "token.revoke"
+	KindTokenInvite       = "token.invite"
+	KindTokenRedeem       = "token.redeem"
 	KindLeaderElected     = "leader.elected"
 	KindLeaderSweep       = "leader.sweep"
 	KindCertificateAdd    = "certificate.add"
+	KindCertificateUpdate = "certificate.update"
 	KindCertificateRemove = "certificate.remove"
 	KindEntityDefine      = "entity.define"
 	KindEntityCreate      = "entity.create"
@@ -219,7 +222,8 @@ const (
 	TokenExpired = "expired"
 )
 
-// Token is a join token. Its key is the SHA-256 of the secret, in hex.
+// Token is a join token or, if Client is set, a certificate add token. Its key is the
+// SHA-256 of the secret, in hex.
 type Token struct {
 	Hash string `json:"hash"`
 	// Secret is kept while the token is live, since administrators may list it.
@@ -247,6 +251,16 @@ type Token struct {
 	Ended   string    `json:"ended,omitempty"`
 	EndedAt time.Time `json:"ended_at,omitzero"`
 	UsedBy  string    `json:"used_by,omitempty"`
+	// Client is what a client's certificate will be that is added by the token; nil for a
+	// join token. UsedBy is then that certificate's fingerprint.
+	Client *ClientGrant `json:"client,omitempty"`
+}
+
+// ClientGrant is what a certificate add token gives.
+type ClientGrant struct {
+	Restricted  bool     `json:"restricted"`
+	Projects    []string `json:"projects"`
+	Description string   `json:"description,omitempty"`
 }
 
 // Certificate is a trusted certificate of a client. Those of members are in their rows.
@@ -285,6 +299,9 @@ const (
 	MaxRetired = 10000
 	// MaxCertificates bounds the trusted certificates of clients.
 	MaxCertificates = 10000
+	// MaxCertificateText bounds the name and the description of a trusted certificate, and
+	// its projects together, in bytes.
+	MaxCertificateText = 16 << 10
 	// MaxEntities bounds pools and networks, MaxVolumes volumes, MaxProfiles and MaxProjects those.
 	MaxEntities = 1000
 	MaxVolumes  = 10000
@@ -457,6 +474,33 @@ type LeaderSweep struct {
 
 // CertificateAdd is the body of "certificate.add", version 1. CertTaken if it is there.
 type CertificateAdd struct {
+	Certificate Certificate `json:"certificate"`
+}
+
+// CertificateUpdate is the body of "certificate.update", version 1. The certificate with that
+// Fingerprint becomes Certificate, whose own fingerprint may be another; its type must not
+// change. NotFound if it is not there, PreconditionFail if Expect is not empty and not its
+// CertificateHash, CertTaken if the new fingerprint is trusted already.
+type CertificateUpdate struct {
+	Fingerprint string      `json:"fingerprint"`
+	Certificate Certificate `json:"certificate"`
+	Expect      string      `json:"expect,omitempty"`
+}
+
+// TokenInvite is the body of "token.invite", version 1: it issues a certificate add token. Several
+// may have one name.
+type TokenInvite struct {
+	Token Token `json:"token"`
+}
+
+// TokenRedeem is the body of "token.redeem", version 1. The certificate add token of that Hash
+// ends, and Certificate is trusted as the token says, in one step. Its result is the
+// Certificate. The same certificate may redeem again, which changes nothing. TokenUnknown,
+// TokenUsed, TokenRevoked, TokenExpired; CertTaken if the certificate is trusted
+// already, and then the token stays.
+type TokenRedeem struct {
+	Hash string `json:"hash"`
+	// Certificate has the Fingerprint and PEM of the client, which has proved to have its key.
 	Certificate Certificate `json:"certificate"`
 }
 
