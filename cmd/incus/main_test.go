@@ -252,7 +252,7 @@ func TestStaleAnswerIsWarnedOfOnce(t *testing.T) {
 		t.Fatal(&s.stderr)
 	}
 	want := "Warning: this cluster has no quorum (no_quorum); showing what this member last knew (index 7, since 2026/11/22 08:57 UTC)\n" +
-		"Warning: 1 of 3 voters answer, 2 are needed; start those that are missing: node2, node3. If they are lost for ever, see: incusd cluster recover-from-quorum-loss --help\n"
+		"Warning: 1 of 3 voters answers, 2 are needed; start those that are missing: node2, node3. If they are lost for ever, see: incusd cluster recover-from-quorum-loss --help\n"
 	if diff := cmp.Diff(want, s.stderr.String()); diff != "" {
 		t.Error(diff)
 	}

@@ -144,3 +144,17 @@ func isZone(zone string) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune("[]%:/", r)
 	})
 }
+
+// MovedAddresses are the local keys of a member that moves to address. core.https_address, where
+// clients reach it, moves along if it was the member's address: the configured one, or known,
+// the one that the cluster has. One that was never set, or is another, is somebody's choice.
+func MovedAddresses(local map[string]string, known, address string) map[string]string {
+	const cluster, core = "cluster.https_address", "core.https_address"
+	set := map[string]string{cluster: address}
+	switch was := CanonicalAddress(local[core], DefaultPort); was {
+	case "":
+	case CanonicalAddress(local[cluster], DefaultPort), CanonicalAddress(known, DefaultPort):
+		set[core] = address
+	}
+	return set
+}

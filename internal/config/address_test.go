@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"testing"
 )
 
@@ -143,4 +144,36 @@ func FuzzAddress(f *testing.F) {
 			t.Fatalf("%q and %q are not the same", addr, canonical)
 		}
 	})
+}
+
+func TestMovedAddresses(t *testing.T) {
+	const cluster, core, now = "cluster.https_address", "core.https_address", "10.0.0.9:8443"
+	tests := []struct {
+		name, cluster, core, known string
+		follows                    bool
+	}{
+		{"the same", "10.0.0.1:8443", "10.0.0.1:8443", "10.0.0.1:8443", true},
+		{"the same, in another form", "10.0.0.1:8443", "10.0.0.1", "10.0.0.1:8443", true},
+		{"the one that the cluster has", "10.0.0.9:8443", "10.0.0.1:8443", "10.0.0.1:8443", true},
+		{"a move that was cut off", "10.0.0.5:8443", "10.0.0.5:8443", "10.0.0.1:8443", true},
+		{"never set", "10.0.0.1:8443", "", "10.0.0.1:8443", false},
+		{"neither was ever set", "", "", "10.0.0.1:8443", false},
+		{"nothing is known", "", "", "", false},
+		{"only this one was set", "", "10.0.0.1:8443", "10.0.0.1:8443", true},
+		{"another address", "10.0.0.1:8443", "192.0.2.1:443", "10.0.0.1:8443", false},
+		{"another port", "10.0.0.1:8443", "10.0.0.1:443", "10.0.0.1:8443", false},
+		{"all addresses", "10.0.0.1:8443", ":8443", "10.0.0.1:8443", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := map[string]string{cluster: now}
+			if tt.follows {
+				want[core] = now
+			}
+			local := map[string]string{cluster: tt.cluster, core: tt.core, "storage.x": "1"}
+			if got := MovedAddresses(local, tt.known, now); !maps.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+		})
+	}
 }

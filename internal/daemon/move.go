@@ -50,25 +50,31 @@ func (l *lifecycle) SetAddress(ctx context.Context, address string, unseen bool)
 	}
 	defer d.listenAgain()
 	defer release()
+	look := membership.LookNone
 	if !unseen {
+		look = membership.LookDone
 		if err := membership.CheckReached(ctx, store, d.memberName, address); err != nil {
 			return err
 		}
 	}
-	return d.moveTo(ctx, store, address, unseen)
+	return d.moveTo(ctx, store, address, look)
 }
 
 // moveTo notes the address and tells the cluster. What was refused is not noted any more
 // afterwards; what may have been taken is, and told again until it is.
-func (d *Daemon) moveTo(ctx context.Context, store *raftstore.Store, address string, unseen bool) error {
+func (d *Daemon) moveTo(ctx context.Context, store *raftstore.Store, address string, look membership.Look) error {
 	before := d.local.Config()
-	if err := d.local.SetConfig(addressKeys(before, address)); err != nil {
+	m, ok := store.Local().Member(store.ID())
+	if !ok {
+		return api.MemberRemoved
+	}
+	if err := d.local.SetConfig(config.MovedAddresses(before, m.Address, address)); err != nil {
 		return err
 	}
 	if err := d.reach(PointAddressNoted); err != nil {
 		return err
 	}
-	err := d.announce(ctx, store, address, unseen)
+	err := d.announce(ctx, store, address, look)
 	if err == nil || errors.Is(err, api.OutcomeUnknown) {
 		return err
 	}
@@ -79,19 +85,8 @@ func (d *Daemon) moveTo(ctx context.Context, store *raftstore.Store, address str
 	return err
 }
 
-// addressKeys are the local keys of a member that moves: core.https_address follows if it
-// was the same.
-func addressKeys(before map[string]string, address string) map[string]string {
-	set := map[string]string{keyClusterAddress: address}
-	old := config.CanonicalAddress(before[keyClusterAddress], config.DefaultPort)
-	if core := before[keyCoreAddress]; core == "" || config.CanonicalAddress(core, config.DefaultPort) == old {
-		set[keyCoreAddress] = address
-	}
-	return set
-}
-
-func (d *Daemon) announce(ctx context.Context, store *raftstore.Store, address string, unseen bool) error {
-	if err := membership.Announce(ctx, store, address, unseen, d.cfg.Now()); err != nil {
+func (d *Daemon) announce(ctx context.Context, store *raftstore.Store, address string, look membership.Look) error {
+	if err := membership.Announce(ctx, store, address, look, d.cfg.Now()); err != nil {
 		return err
 	}
 	d.reachPoint(PointAddressTold)
@@ -160,7 +155,7 @@ func (d *Daemon) tryAnnounce(address string) {
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
-	if err := d.announce(ctx, store, address, false); err != nil && d.ctx.Err() == nil {
+	if err := d.announce(ctx, store, address, membership.LookDue); err != nil && d.ctx.Err() == nil {
 		d.log.Warn("the cluster does not know this member's address yet; trying again", "address", address, "err", err)
 	}
 }

@@ -56,21 +56,35 @@ func CheckReached(ctx context.Context, n Neighbours, name func(id string) string
 		WithHint("open the port in the firewalls between the servers, or use --force if the address will be there later")
 }
 
+// A Look says whether others have looked, or are to look, if they reach a new address.
+type Look int
+
+const (
+	LookDue  Look = iota // before the cluster believes it
+	LookDone             // CheckReached has just asked all of them
+	LookNone             // the address need not be reachable yet
+)
+
 // Announce tells the cluster that this member is reached at address from now on. It needs no
 // leader that knows this member: any other member passes it on. It fails with what the
 // cluster refused it for, with NoQuorum if nobody took it, and with OutcomeUnknown if
 // somebody may have; it is harmless to repeat.
-func Announce(ctx context.Context, n Neighbours, address string, unseen bool, now time.Time) error {
+//
+// Whom it is passed on by looks once more, unless nobody is to: one that was away when all were
+// asked is not yet heard. The leader has nobody else to believe, so that LookDone is enough.
+func Announce(ctx context.Context, n Neighbours, address string, look Look, now time.Time) error {
 	others := n.Others()
 	if len(others) == 0 || n.IsLeader() {
-		if err := checkUnlessUnseen(ctx, n, address, unseen); err != nil {
-			return err
+		if look == LookDue {
+			if err := CheckReached(ctx, n, func(id string) string { return id }, address); err != nil {
+				return err
+			}
 		}
 		return proposeAddress(ctx, n, n.ID(), address, now)
 	}
 	last := api.Errorf(api.NoQuorum, "No quorum: no other member answers")
 	for _, id := range others {
-		answered, err := n.AnnounceTo(ctx, id, address, unseen)
+		answered, err := n.AnnounceTo(ctx, id, address, look == LookNone)
 		switch {
 		case err == nil:
 			return nil
@@ -84,13 +98,6 @@ func Announce(ctx context.Context, n Neighbours, address string, unseen bool, no
 		}
 	}
 	return last
-}
-
-func checkUnlessUnseen(ctx context.Context, n Neighbours, address string, unseen bool) error {
-	if unseen {
-		return nil
-	}
-	return CheckReached(ctx, n, func(id string) string { return id }, address)
 }
 
 // isFinal tells whether another member would refuse for the same reason.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,10 @@ type village struct {
 	blind    map[string]error // what reaching from there gives; absent means it does not answer
 	answers  map[string]error // what announcing there gives; absent means it does not answer
 	asked    []string
+	unseen   bool // what the last one that was told was told
 	proposed int
+	mu       sync.Mutex
+	looked   int
 }
 
 var errAway = errors.New("it is away")
@@ -28,6 +32,9 @@ func (v *village) IsLeader() bool   { return v.leads }
 func (v *village) Others() []string { return v.others }
 
 func (v *village) ReachedFrom(_ context.Context, id, _ string) (bool, error) {
+	v.mu.Lock()
+	v.looked++
+	v.mu.Unlock()
 	err, ok := v.blind[id]
 	if !ok {
 		return false, errAway
@@ -35,7 +42,8 @@ func (v *village) ReachedFrom(_ context.Context, id, _ string) (bool, error) {
 	return true, err
 }
 
-func (v *village) AnnounceTo(_ context.Context, id, _ string, _ bool) (bool, error) {
+func (v *village) AnnounceTo(_ context.Context, id, _ string, unseen bool) (bool, error) {
+	v.unseen = unseen
 	v.asked = append(v.asked, id)
 	err, ok := v.answers[id]
 	if !ok {
@@ -53,27 +61,27 @@ func TestAnnounceAsksUntilSomebodyDecides(t *testing.T) {
 	all := []string{"a", "b", "c"}
 	tests := []struct {
 		name     string
-		village  village
+		village  *village
 		want     api.Reason
 		asked    []string
 		proposed int
 	}{
-		{name: "the first takes it", village: village{others: all, answers: map[string]error{"a": nil}}, asked: []string{"a"}},
-		{name: "the first is away", village: village{others: all, answers: map[string]error{"b": nil}}, asked: []string{"a", "b"}},
-		{name: "the first does not get there", village: village{others: all, answers: map[string]error{"a": api.AddressUnreach, "b": nil}}, asked: []string{"a", "b"}},
-		{name: "the cluster refuses", village: village{others: all, answers: map[string]error{"a": api.AddressTaken, "b": nil}}, want: api.AddressTaken, asked: []string{"a"}},
-		{name: "nobody gets there", village: village{others: all, answers: map[string]error{"a": api.AddressUnreach, "c": api.AddressUnreach}},
+		{name: "the first takes it", village: &village{others: all, answers: map[string]error{"a": nil}}, asked: []string{"a"}},
+		{name: "the first is away", village: &village{others: all, answers: map[string]error{"b": nil}}, asked: []string{"a", "b"}},
+		{name: "the first does not get there", village: &village{others: all, answers: map[string]error{"a": api.AddressUnreach, "b": nil}}, asked: []string{"a", "b"}},
+		{name: "the cluster refuses", village: &village{others: all, answers: map[string]error{"a": api.AddressTaken, "b": nil}}, want: api.AddressTaken, asked: []string{"a"}},
+		{name: "nobody gets there", village: &village{others: all, answers: map[string]error{"a": api.AddressUnreach, "c": api.AddressUnreach}},
 			want: api.AddressUnreach, asked: all},
-		{name: "nobody answers", village: village{others: all}, want: api.NoQuorum, asked: all},
-		{name: "alone", village: village{}, proposed: 1},
-		{name: "the leader itself", village: village{leads: true, others: all, blind: map[string]error{"a": nil}}, proposed: 1},
-		{name: "the leader, which is not reached", village: village{leads: true, others: all, blind: map[string]error{"a": nil, "b": api.AddressUnreach}},
+		{name: "nobody answers", village: &village{others: all}, want: api.NoQuorum, asked: all},
+		{name: "alone", village: &village{}, proposed: 1},
+		{name: "the leader itself", village: &village{leads: true, others: all, blind: map[string]error{"a": nil}}, proposed: 1},
+		{name: "the leader, which is not reached", village: &village{leads: true, others: all, blind: map[string]error{"a": nil, "b": api.AddressUnreach}},
 			want: api.AddressUnreach},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			v := tt.village
-			err := Announce(t.Context(), &v, "10.0.0.9:8443", false, time.Now())
+			err := Announce(t.Context(), v, "10.0.0.9:8443", LookDue, time.Now())
 			if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
@@ -81,5 +89,31 @@ func TestAnnounceAsksUntilSomebodyDecides(t *testing.T) {
 				t.Errorf("asked %q, proposed %d times, want %q and %d", v.asked, v.proposed, tt.asked, tt.proposed)
 			}
 		})
+	}
+}
+
+func TestOthersLookOnceAtTheLeadersNewAddress(t *testing.T) {
+	for _, tt := range []struct {
+		look         Look
+		leads        bool
+		looked       int
+		unseen       bool
+		wantProposed int
+	}{
+		{LookDue, true, 2, false, 1},
+		{LookDone, true, 0, false, 1},
+		{LookNone, true, 0, false, 1},
+		{LookDue, false, 0, false, 0},
+		{LookDone, false, 0, false, 0}, // who passes it on looks all the same
+		{LookNone, false, 0, true, 0},
+	} {
+		all := map[string]error{"a": nil, "b": nil}
+		v := &village{leads: tt.leads, others: []string{"a", "b"}, blind: all, answers: all}
+		if err := Announce(t.Context(), v, "10.0.0.9:8443", tt.look, time.Now()); err != nil {
+			t.Errorf("%+v: %v", tt, err)
+		}
+		if v.looked != tt.looked || v.unseen != tt.unseen || v.proposed != tt.wantProposed {
+			t.Errorf("%+v: %d looked, unseen %v, proposed %d times", tt, v.looked, v.unseen, v.proposed)
+		}
 	}
 }

@@ -94,7 +94,7 @@ func (s *Server) Edit(edited []api.ClusterDatabaseMember) error {
 	set := make(map[string]string)
 	for i, m := range view.Members() {
 		if m.ID == s.replica.ID {
-			set = s.ownAddress(m.Address, edited[i].Address)
+			set = config.MovedAddresses(s.local.Config(), m.Address, edited[i].Address)
 		}
 		if edited[i].Address != m.Address {
 			moved[m.ID] = localstore.Move{From: m.Address, To: edited[i].Address}
@@ -118,23 +118,8 @@ func (s *Server) SetAddress(address string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.local.SetConfig(s.ownAddress(m.Address, address)); err != nil {
+	if err := s.local.SetConfig(config.MovedAddresses(s.local.Config(), m.Address, address)); err != nil {
 		return fmt.Errorf("note the address: %w", err)
 	}
 	return nil
-}
-
-// ownAddress are the local keys of this server at its new address. Where clients reach it moves
-// along if it was the same.
-func (s *Server) ownAddress(row, now string) map[string]string {
-	local := s.local.Config()
-	was := config.CanonicalAddress(local["cluster.https_address"], config.DefaultPort)
-	if was == now {
-		return nil
-	}
-	set := map[string]string{"cluster.https_address": now}
-	if core := config.CanonicalAddress(local["core.https_address"], config.DefaultPort); core == was || core == row {
-		set["core.https_address"] = now
-	}
-	return set
 }
