@@ -146,6 +146,10 @@ func (s *Store) lead(ctx context.Context, cmd state.Command) ProposeReply {
 	if !s.IsLeader() || s.outcast() != nil {
 		return ProposeReply{Refused: errNotLeader.Error()}
 	}
+	if state.Offline(cmd.Kind) { // whoever proposes it, here or by a call
+		return ProposeReply{Result: state.Result{Err: api.Errorf(api.NotAuthorized, "%q is not for a cluster that runs", cmd.Kind).
+			WithHint("stop the servers; see incusd cluster --help, and incus admin cluster restore --help")}}
+	}
 	// An entry that this build cannot apply would stop every member, at every start.
 	if err := state.Check(&cmd); err != nil {
 		return ProposeReply{Result: state.Result{Err: api.AsError(err)}}

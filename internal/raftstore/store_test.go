@@ -48,6 +48,28 @@ func TestRequestTakesEffectOnce(t *testing.T) {
 	}
 }
 
+// What fences or forgets members is for servers that are stopped. A member that proposes it, be it
+// the leader, is refused, or one whose key was stolen could end the cluster with one call.
+func TestOfflineCommandsAreNotProposed(t *testing.T) {
+	c := newCluster(t, 3)
+	must(t, c.set(c.leader(), "user.x", "1"))
+	before := c.leader().store.Local().Cluster()
+	for _, n := range []*node{c.leader(), c.follower()} {
+		for kind, body := range map[string]any{
+			state.KindClusterRecover: state.ClusterRecover{ID: "r1", MemberID: n.id, Incarnation: before.Incarnation + 1},
+			state.KindClusterRestore: state.ClusterRestore{ClusterID: "other", Member: state.Member{ID: "x", Fingerprint: "fp"}, Name: "x", Address: "x:1"},
+		} {
+			_, err := n.store.Propose(c.ctx(), command(t, kind, body))
+			wantReason(t, err, api.NotAuthorized)
+		}
+	}
+	must(t, c.set(c.follower(), "user.x", "2"))
+	view := c.leader().store.Local()
+	if got := view.Cluster(); got.ID != before.ID || got.Incarnation != before.Incarnation || len(view.Members()) != 3 {
+		t.Errorf("the cluster is %s, %d, with %d members", got.ID, got.Incarnation, len(view.Members()))
+	}
+}
+
 func TestConcurrentWritesShareEntries(t *testing.T) {
 	c := newCluster(t, 3)
 	l := c.leader()

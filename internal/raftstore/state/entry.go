@@ -75,3 +75,7 @@ func Check(c *Command) error {
 	_, err := decodeStep(c)
 	return err
 }
+
+// Offline tells whether commands of that kind are only written into the tables of a server that
+// takes no part in a cluster. In the log of one they would fence or forget its members.
+func Offline(kind string) bool { return kind == KindClusterRecover || kind == KindClusterRestore }
