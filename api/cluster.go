@@ -199,4 +199,16 @@ type ClusterRestored struct {
 	CreatedAt time.Time `json:"created_at"`
 	// Forgotten are the former members that are not part of the restored cluster.
 	Forgotten []string `json:"forgotten"`
+	// RevokedTokens are the names for which there was a live join token: it may have been used or
+	// revoked after the backup.
+	RevokedTokens []string `json:"revoked_tokens"`
+	// Certificates are trusted again; some may have been removed after the backup.
+	Certificates []RestoredCertificate `json:"certificates"`
+}
+
+// RestoredCertificate is a client's that a restored cluster trusts.
+type RestoredCertificate struct {
+	Fingerprint string `json:"fingerprint"`
+	Name        string `json:"name"`
+	Type        string `json:"type"`
 }

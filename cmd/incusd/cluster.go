@@ -200,6 +200,7 @@ func recoverCluster(cmd *cobra.Command, s *recovery.Server, quiet, force bool) e
 	}
 	fmt.Fprintf(out, "The database as it was is in %s\n", backup)
 	fmt.Fprintf(out, "Recovered as incarnation %d. Start the daemon, then remove or replace the members that are lost.\n", done.Incarnation)
+	fmt.Fprintln(out, "All join tokens are revoked, since one that was used or revoked last may be among them.")
 	return nil
 }
 

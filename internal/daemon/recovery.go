@@ -112,10 +112,11 @@ func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address str
 			return api.ClusterRestored{}, err
 		}
 	}
-	view, forgotten, err := recovery.Restored(tables, d.place(name, address), d.cfg.Now().UTC())
+	restored, err := recovery.Restored(tables, d.place(name, address), d.cfg.Now().UTC())
 	if err != nil {
 		return api.ClusterRestored{}, err
 	}
+	view := restored.View
 	self := view.Members()[0]
 	if err := d.useRestored(ctx, view, self); err != nil {
 		return api.ClusterRestored{}, err
@@ -123,8 +124,18 @@ func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address str
 	d.log.Info("restored from a backup", "name", self.Name, "address", self.Address, "index", header.Index)
 	return api.ClusterRestored{
 		ServerName: self.Name, Address: self.Address, Index: header.Index, CreatedAt: header.CreatedAt,
-		Forgotten: append([]string{}, forgotten...),
+		Forgotten: append([]string{}, restored.Forgotten...), RevokedTokens: append([]string{}, restored.Revoked...),
+		Certificates: trustedAgain(view),
 	}, nil
+}
+
+// trustedAgain names the clients that the restored cluster trusts.
+func trustedAgain(view *state.View) []api.RestoredCertificate {
+	list := []api.RestoredCertificate{}
+	for _, c := range view.Certificates() {
+		list = append(list, api.RestoredCertificate{Fingerprint: c.Fingerprint, Name: c.Name, Type: c.Type})
+	}
+	return list
 }
 
 // mustBeEmpty refuses to restore where it would drop something unseen.

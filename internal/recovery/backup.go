@@ -128,29 +128,43 @@ type Place struct {
 	Addresses []string
 }
 
+// A Restoration is what a backup becomes.
+type Restoration struct {
+	View *state.View
+	// Forgotten are the names of the members that are not part of the new cluster, Revoked those
+	// of the tokens that were live when the backup was made.
+	Forgotten, Revoked []string
+}
+
 // Restored makes the tables of a backup those of a new cluster whose only member is the server at
-// place, and returns them with the names of the members that are not part of it.
-func Restored(tables *state.Store, place Place, now time.Time) (view *state.View, forgotten []string, err error) {
-	view = tables.View()
+// place.
+func Restored(tables *state.Store, place Place, now time.Time) (r Restoration, err error) {
+	view := tables.View()
 	body := state.ClusterRestore{ClusterID: uuid.NewString(), Member: place.Own}
 	if view.Cluster().Enabled {
 		if body.Name, err = placeName(view, place); err != nil {
-			return nil, nil, err
+			return r, err
 		}
 		if body.Address, err = placeAddress(view, place, body.Name); err != nil {
-			return nil, nil, err
+			return r, err
 		}
 	}
 	for _, m := range view.Members() {
 		if m.Name != body.Name && view.Cluster().Enabled {
-			forgotten = append(forgotten, m.Name)
+			r.Forgotten = append(r.Forgotten, m.Name)
+		}
+	}
+	for _, t := range view.Tokens() {
+		if t.Ended == "" {
+			r.Revoked = append(r.Revoked, t.Name)
 		}
 	}
 	if err := apply(tables, view.Index()+1, view.Term(), now, state.KindClusterRestore, body); err != nil {
-		return nil, nil, err
+		return r, err
 	}
 	tables.SetServers([]state.Server{{ID: place.Own.ID, Voter: true}})
-	return tables.View(), forgotten, nil
+	r.View = tables.View()
+	return r, nil
 }
 
 // placeName is the name that was asked for, or that of the row with this server's key, or of the

@@ -3,6 +3,7 @@ package recovery
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,17 +197,42 @@ func TestPlaceInTheRestoredCluster(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.place.Own = own
-			view, forgotten, err := Restored(clusterTables(t), tt.place, now)
+			got, err := Restored(clusterTables(t), tt.place, now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := view.Members()[0]
-			if m.Name != tt.wantName || m.Address != tt.wantAddress || len(forgotten) != tt.wantForgotten || !view.IsVoter("id-r") || view.Config()["user.x"] != "1" {
-				t.Errorf("member %+v, forgotten %v", m, forgotten)
+			m, view := got.View.Members()[0], got.View
+			if m.Name != tt.wantName || m.Address != tt.wantAddress || len(got.Forgotten) != tt.wantForgotten || len(got.Revoked) != 0 || !view.IsVoter("id-r") || view.Config()["user.x"] != "1" {
+				t.Errorf("member %+v, restored %+v", m, got)
 			}
 		})
 	}
-	if _, _, err := Restored(clusterTables(t), Place{Name: "b", Own: own}, now); !errors.Is(err, api.NoAddress) {
+	if _, err := Restored(clusterTables(t), Place{Name: "b", Own: own}, now); !errors.Is(err, api.NoAddress) {
 		t.Errorf("a new name without an address: %v", err)
+	}
+}
+
+func TestARestoreRevokesTheTokensOfTheBackup(t *testing.T) {
+	tables := clusterTables(t)
+	for i, name := range []string{"b", "c", "d"} {
+		token := state.Token{Hash: "h-" + name, Secret: "s", Name: name, Operation: "op-" + name, Issuer: "id-a", CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
+		if err := apply(tables, uint64(10+i), 1, now, state.KindTokenIssue, state.TokenIssue{Token: token}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := apply(tables, 20, 1, now, state.KindTokenRevoke, state.TokenRevoke{Operation: "op-c"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Restored(tables, Place{Own: state.Member{ID: "id-r", Certificate: "cert", Fingerprint: "fp-r", CommandVersion: 1}}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Revoked, []string{"b", "d"}) {
+		t.Errorf("revoked %q", got.Revoked)
+	}
+	for _, token := range got.View.Tokens() {
+		if token.Ended != state.TokenRevoked {
+			t.Errorf("the token for %s is %q", token.Name, token.Ended)
+		}
 	}
 }

@@ -81,8 +81,8 @@ func (v *View) Recoveries() []*Recovery { return recoveryTable.list(v.txn, prima
 func (v *View) Recovery() (*Recovery, bool) { return recoveryTable.edge(v.txn, primary, true) }
 
 // ClusterRecover is the body of "cluster.recover", version 1, which is never proposed: it is
-// written into the copy of a stopped member, whose cluster has lost its majority. Harmless when
-// repeated; Conflict if another recovery began that incarnation.
+// written into the copy of a stopped member, whose cluster has lost its majority. It revokes the live
+// tokens, of which the lost end of the log may have used some. Harmless when repeated; Conflict if another recovery began that incarnation.
 type ClusterRecover struct {
 	ID          string    `json:"id"`
 	MemberID    string    `json:"member_id"`
@@ -114,9 +114,7 @@ func applyClusterRecover(tx *transaction, b *ClusterRecover) (any, error) {
 	tx.rememberRecovery(&Recovery{
 		Incarnation: b.Incarnation, ID: b.ID, Member: self.ID, Name: self.Name, At: tx.now, Copy: b.Copy, Voters: b.Voters,
 	})
-	for _, m := range membersIn(tx.Txn, MemberJoining) {
-		tx.endJoin(m)
-	}
+	tx.revokeAll()
 	for _, m := range membersIn(tx.Txn, MemberActive) {
 		tx.fence(m, self, b.Incarnation)
 	}
@@ -128,6 +126,17 @@ func (tx *transaction) rememberRecovery(r *Recovery) {
 	for len(recoveryTable.list(tx.Txn, primary)) > MaxRecoveries {
 		oldest, _ := recoveryTable.edge(tx.Txn, primary, false)
 		recoveryTable.drop(tx, oldest)
+	}
+}
+
+// revokeAll ends all joins and all live tokens of a state that may be older than what was last
+// acknowledged: a token may have been used or revoked since, and would admit another server.
+func (tx *transaction) revokeAll() {
+	for _, m := range membersIn(tx.Txn, MemberJoining) {
+		tx.endJoin(m)
+	}
+	for _, t := range tokenTable.list(tx.Txn, "name") {
+		tx.revoke(t)
 	}
 }
 
@@ -206,7 +215,7 @@ func readmissible(recoveries []*Recovery, m *Member, b *MemberReadmit) error {
 // written into what was read from a backup, and makes it the state of a new cluster, or of a new
 // standalone server if it was one's, whose only member is Member. Of Member the ID, key pair,
 // architecture and command version count; the rest is that of the former member called Name, if
-// there is one.
+// there is one. Live tokens are revoked.
 type ClusterRestore struct {
 	ClusterID string `json:"cluster_id"`
 	Member    Member `json:"member"`
@@ -220,9 +229,7 @@ func applyClusterRestore(tx *transaction, b *ClusterRestore) (any, error) {
 	if err := checkRestore(c, b); err != nil {
 		return nil, err
 	}
-	for _, m := range membersIn(tx.Txn, MemberJoining) {
-		tx.endJoin(m)
-	}
+	tx.revokeAll()
 	m := firstMember(tx, b.Member)
 	if c.Enabled {
 		m.Name, m.Address = b.Name, b.Address

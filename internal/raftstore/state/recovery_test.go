@@ -31,6 +31,7 @@ func recoverBody() ClusterRecover {
 
 func TestARecoveryFencesEverybodyElse(t *testing.T) {
 	w := trio(t)
+	w.issue("t5", "node5")
 	w.must(KindMemberRole, MemberRole{Changes: []RoleChange{{ID: "id3", Role: RoleStandby}}})
 	w.must(KindClusterRecover, recoverBody())
 	v := w.s.View()
@@ -47,7 +48,11 @@ func TestARecoveryFencesEverybodyElse(t *testing.T) {
 		}
 	}
 	w.noMember("id4")
-	w.free("t4")
+	w.ended("t4", TokenRevoked)
+	w.ended("t5", TokenRevoked)
+	if used := w.token("t-node2"); used.Ended != TokenUsed {
+		t.Errorf("a token that was used is %s", used.Ended)
+	}
 	r, ok := v.Recovery()
 	if !ok || r.Name != "node2" || r.Member != "id2" || !r.At.Equal(w.now) || !slices.Equal(r.Voters, []string{"id1"}) {
 		t.Errorf("recovery %+v", r)
@@ -196,6 +201,7 @@ func withPool(w *world) {
 
 func TestARestoreIsAClusterOfOne(t *testing.T) {
 	w := trio(t)
+	w.issue("t5", "node5")
 	withPool(w)
 	w.must(KindConfigSet, ConfigSet{Set: map[string]string{"user.a": "1"}})
 	w.must(KindMemberUpdate, MemberUpdate{ID: "id1", Description: "the first", FailureDomain: "rack1", Groups: []string{"default"}})
@@ -226,7 +232,8 @@ func TestARestoreIsAClusterOfOne(t *testing.T) {
 	if v.Config()["user.a"] != "1" {
 		t.Error("the configuration is gone")
 	}
-	w.free("t4")
+	w.ended("t4", TokenRevoked)
+	w.ended("t5", TokenRevoked)
 	w.refused(api.Conflict, KindClusterRestore, restoreBody("node1"))
 }
 
