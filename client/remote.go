@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/endorsement"
 )
 
 // connectLimit bounds the try of one address, handshake included, so that one that does not answer
@@ -26,12 +27,16 @@ type Remote struct {
 	Name string
 	// Addresses are host:port, and are tried in turn for each new connection; there is at least one.
 	Addresses []string
-	// Pinned is the certificate that the server shows, or from whose key that comes. Nil means that
-	// authorities vouch for the server.
+	// Pinned is the certificate that the server shows, or that leads to the one that it shows. Nil
+	// means that authorities vouch for the server.
 	Pinned *x509.Certificate
+	// Moved, unless nil, is called when the server shows another certificate, which the pinned one
+	// endorses, so that it can be kept from then on.
+	Moved func(next *x509.Certificate)
 	// Successor is accepted, too: the certificate that the server will have in a moment. Mostly nil.
 	Successor *x509.Certificate
-	// Fingerprint, unless empty, is that of the only certificate that is accepted, as a token names it.
+	// Fingerprint, unless empty, is that of the only certificate that is accepted, or that leads to
+	// one, as a token names it.
 	Fingerprint string
 	// Roots are those authorities. Nil means the ones of this machine.
 	Roots *x509.CertPool
@@ -145,19 +150,22 @@ func (r Remote) serverNames(host string) []string {
 	return []string{host}
 }
 
-// judge accepts the pinned certificate itself, whatever its names and dates say, and otherwise what
-// the pin or an authority has signed for one of the names.
+// judge accepts the pinned certificate itself, whatever its names and dates say, and what it
+// endorses; otherwise what the pin or an authority has signed for one of the names.
 func (r Remote) judge(chain []*x509.Certificate, address, host string) error {
 	if len(chain) == 0 {
 		return errors.New("the server shows no certificate")
 	}
 	refused := &UntrustedError{Address: address, Cert: chain[0], Wanted: r.Fingerprint}
 	switch {
-	case r.Fingerprint != "" && !strings.EqualFold(Fingerprint(chain[0]), r.Fingerprint):
+	case r.Fingerprint != "" && !leads(r.Fingerprint, chain):
 		return refused
-	case r.Fingerprint != "":
+	case r.Fingerprint != "", r.Successor != nil && leads(Fingerprint(r.Successor), chain):
 		return nil
-	case r.Pinned != nil && chain[0].Equal(r.Pinned), r.Successor != nil && chain[0].Equal(r.Successor):
+	case r.Pinned != nil && leads(Fingerprint(r.Pinned), chain):
+		if !chain[0].Equal(r.Pinned) && r.Moved != nil {
+			r.Moved(chain[0])
+		}
 		return nil
 	case r.Pinned != nil:
 		refused.Wanted = Fingerprint(r.Pinned)
@@ -172,6 +180,12 @@ func (r Remote) judge(chain []*x509.Certificate, address, host string) error {
 		}
 	}
 	return refused
+}
+
+// leads tells whether the certificate with the known fingerprint is the one that is shown, or
+// endorses it.
+func leads(known string, chain []*x509.Certificate) bool {
+	return endorsement.Follow(chain, known, time.Now()) == nil
 }
 
 // roots are the authorities that count. A pinned certificate is one, although it does not say so.

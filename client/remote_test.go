@@ -16,6 +16,7 @@ import (
 	"incusd/api"
 	"incusd/client"
 	"incusd/client/clienttest"
+	"incusd/endorsement"
 )
 
 // served is a server that answers GET /1.0 over HTTPS with pair.
@@ -101,6 +102,35 @@ func TestRemoteIsJudgedByItsPinOrAnAuthority(t *testing.T) {
 				t.Errorf("the server was asked %q", server.Lines())
 			}
 		})
+	}
+}
+
+// endorsed is next with the endorsement by old sent along.
+func endorsed(t *testing.T, old, next tls.Certificate) tls.Certificate {
+	t.Helper()
+	e, err := endorsement.Sign(old.Leaf, old.PrivateKey, next.Leaf, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Certificate = [][]byte{next.Certificate[0], e.Raw, old.Certificate[0]}
+	return next
+}
+
+func TestReplacedCertificateIsFollowedAndTold(t *testing.T) {
+	old, next := clienttest.Pair(t, nil), clienttest.Pair(t, nil)
+	_, address := served(t, endorsed(t, old, next))
+	for name, r := range map[string]client.Remote{
+		"pinned":       {Pinned: old.Leaf},
+		"from a token": {Fingerprint: client.Fingerprint(old.Leaf)},
+		"up to date":   {Pinned: next.Leaf},
+		"foreign":      {Pinned: clienttest.Pair(t, nil).Leaf},
+	} {
+		var told []*x509.Certificate
+		r.Addresses, r.Moved = []string{address}, func(next *x509.Certificate) { told = append(told, next) }
+		err := ask(t, r)
+		if (err != nil) != (name == "foreign") || len(told) != map[string]int{"pinned": 1}[name] || len(told) > 0 && !told[0].Equal(next.Leaf) {
+			t.Errorf("%s: %v, told of %d", name, err, len(told))
+		}
 	}
 }
 

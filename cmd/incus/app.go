@@ -182,7 +182,7 @@ func run(ctx context.Context, w *world, args []string) int {
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	err := root.ExecuteContext(ctx)
-	a.keepWorking()
+	a.remember()
 	var said saidError
 	switch {
 	case err == nil:

@@ -41,6 +41,7 @@ func (a *app) clusterUpdateCertificateCommand() *cobra.Command {
 			if err := c.UpdateClusterCertificate(cmd.Context(), certificate, key); err != nil {
 				return err
 			}
+			a.keepCertificate(certificate)
 			a.say("Successfully updated cluster certificates")
 			return nil
 		},
@@ -129,5 +130,6 @@ func (a *app) sayRotated(ctx context.Context, c *client.Client) {
 		a.say("The cluster has a new key; incus info shows its fingerprint")
 		return
 	}
+	a.keepCertificate(server.Environment.Certificate)
 	a.say("The cluster has a new key; its certificate fingerprint is %s", server.Environment.CertificateFingerprint)
 }

@@ -326,36 +326,33 @@ func (d *addition) byToken(ctx context.Context, token *api.CertificateAddToken, 
 	return d.finish(ctx)
 }
 
-// recognize connects to the first address where the server is that the token names, whoever vouches
-// for others.
+// recognize connects to the first address where the server is that the token names. Whom else
+// authorities vouch for does not count, but where they vouch for that server nothing is pinned.
 func (d *addition) recognize(ctx context.Context, token *api.CertificateAddToken) error {
 	d.pinned, d.fingerprint = nil, ""
 	if err := d.connect(); err != nil {
 		return err
 	}
 	_, _, err := d.client.Server(ctx)
-	if len(client.Untrusted(err)) > 0 { // nobody vouches for it, but the token may
-		d.fingerprint = token.Fingerprint
-		if err := d.connect(); err != nil {
-			return err
+	if err == nil {
+		if _, cert := d.used.peer(); strings.EqualFold(client.Fingerprint(cert), token.Fingerprint) {
+			return nil
 		}
-		_, _, err = d.client.Server(ctx)
-	}
-	address, cert := d.used.peer()
-	if others := client.Untrusted(err); len(others) > 0 {
-		address, cert = others[0].Address, others[0].Cert
-	} else if err != nil {
+	} else if len(client.Untrusted(err)) == 0 {
 		return err
 	}
-	if !strings.EqualFold(client.Fingerprint(cert), token.Fingerprint) {
+	d.fingerprint = token.Fingerprint
+	if err := d.connect(); err != nil {
+		return err
+	}
+	_, _, err = d.client.Server(ctx)
+	if others := client.Untrusted(err); len(others) > 0 {
 		return api.Errorf(api.FingerprintMatch, "Certificate fingerprint mismatch between certificate token and server %q: it shows %s, and the token names %s",
-			"https://"+address, client.Fingerprint(cert), token.Fingerprint).
+			"https://"+others[0].Address, client.Fingerprint(others[0].Cert), token.Fingerprint).
 			WithHint("it is another server, or has a new certificate (then issue another token: incus config trust add NAME), or somebody sits in between; the token was not sent")
 	}
-	if d.fingerprint != "" {
-		d.pinned = cert
-	}
-	return d.connect()
+	_, d.pinned = d.used.peer()
+	return err
 }
 
 // finish chooses a project and saves the remote.

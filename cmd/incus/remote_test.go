@@ -29,6 +29,7 @@ import (
 	"incusd/client"
 	"incusd/client/clienttest"
 	"incusd/cmd/incus/internal/conf"
+	"incusd/endorsement"
 )
 
 // A far server is one behind an address, with a trust store of one secret and one certificate.
@@ -474,6 +475,33 @@ func TestAddressThatAnsweredLastIsTriedFirst(t *testing.T) {
 	if got := s.file("config.yml"); !strings.Contains(got, "    last_working_address: https://"+second+"\n") {
 		t.Errorf("wrote %s", got)
 	}
+}
+
+func TestReplacedCertificateOfAServerIsKept(t *testing.T) {
+	s, f := remoteShell(t), newFar(t, "s3cret")
+	s.ownCert(t)
+	next := clienttest.Pair(t, nil)
+	proof, err := endorsement.Sign(f.pair.Leaf, f.pair.PrivateKey, next.Leaf, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := next
+	with.Certificate = [][]byte{next.Leaf.Raw, proof.Raw, f.pair.Leaf.Raw}
+	replaced := f.ServeTLS(t, with)
+	// A token that is out leads there, too.
+	s.mustRun(t, "", "remote", "add", "lab", f.token("s3cret", replaced))
+	if got := s.file("servercerts/lab.crt"); got != certificatePEM(next.Leaf) {
+		t.Errorf("saved %s", got)
+	}
+	s.mustRun(t, "", "remote", "add", "prod", f.address, "--accept-certificate")
+	s.mustRun(t, "", "remote", "set-url", "prod", replaced)
+	s.mustRun(t, "", "cluster", "list", "prod:")
+	if got := s.file("servercerts/prod.crt"); got != certificatePEM(next.Leaf) {
+		t.Errorf("kept %s", got)
+	}
+	// A year later nothing leads from the old one any more, and nothing needs to.
+	s.mustRun(t, "", "remote", "set-url", "prod", f.ServeTLS(t, next))
+	s.mustRun(t, "", "cluster", "list", "prod:")
 }
 
 func TestCompletionKnowsRemotes(t *testing.T) {

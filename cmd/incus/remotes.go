@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,12 +31,27 @@ type usedRemote struct {
 	// address is the one that was connected to, and cert what was shown there; empty over a socket.
 	address string
 	cert    *x509.Certificate
+	// next is the certificate that took the place of the saved one; nil if none did.
+	next *x509.Certificate
 }
 
 func (u *usedRemote) connected(address string, cert *x509.Certificate) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.address, u.cert = address, cert
+}
+
+func (u *usedRemote) moved(next *x509.Certificate) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.next = next
+}
+
+// successor is the certificate that took the place of the saved one.
+func (u *usedRemote) successor() *x509.Certificate {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.next
 }
 
 // peer is what was connected to.
@@ -203,7 +219,7 @@ func (a *app) overSocket(addr string) *client.Client {
 // secured says how the servers at a remote's addresses are reached; pinned is nil where authorities
 // vouch for them.
 func (a *app) secured(used *usedRemote, pinned *x509.Certificate, own *conf.ClientCert) (client.Remote, error) {
-	remote := client.Remote{Name: used.name, Pinned: pinned, Connected: used.connected}
+	remote := client.Remote{Name: used.name, Pinned: pinned, Connected: used.connected, Moved: used.moved}
 	for _, addr := range used.remote.Rolling() {
 		address, err := hostOf(addr)
 		if err != nil {
@@ -236,30 +252,51 @@ func hostOf(addr string) (string, error) {
 	return client.CanonicalAddress(u.Host), nil
 }
 
-// keepWorking notes the address that answered where it is another one than last time, so that the
-// next command tries it first. It is a convenience: that it fails is no news.
-func (a *app) keepWorking() {
-	address, _ := a.used.peer()
-	known := a.used.remote.Rolling()
-	if address == "" || len(known) < 2 {
-		return
-	}
-	if first, err := hostOf(known[0]); err != nil || first == address {
+// remember notes what was learned of the remote, for the next command: the address that answered,
+// where it is another one than last time, and the certificate that took the place of the saved one.
+// It is a convenience: that it fails is no news.
+func (a *app) remember() {
+	used := a.used
+	addr, next := used.answered(), used.successor()
+	if addr == "" && next == nil {
 		return
 	}
 	_ = a.change(func(c *conf.Config) error {
-		r, known := c.Remote(a.used.name)
+		r, known := c.Remote(used.name)
 		if !known || r.Global {
 			return errors.New("it is not ours any longer")
 		}
-		for _, addr := range r.Addrs {
-			if host, err := hostOf(addr); err == nil && host == address {
-				r.LastWorking = addr
+		if next != nil {
+			if err := c.SaveServerCert(used.name, next); err != nil {
+				return err
 			}
 		}
-		c.Put(a.used.name, r)
+		if addr != "" && slices.Contains(r.Addrs, addr) {
+			r.LastWorking = addr
+			c.Put(used.name, r)
+		}
 		return nil
 	})
+}
+
+// keepCertificate saves the certificate that the servers of the remote in use have from now on, as
+// they have said themselves over a connection that was judged, if there is a saved one.
+func (a *app) keepCertificate(certificate string) {
+	cert, err := parseCertificate(certificate)
+	if err == nil && a.used.secured.Pinned != nil {
+		a.used.moved(cert)
+	}
+}
+
+// answered is the URL of the address that was connected to, if it was not the first to be tried.
+func (u *usedRemote) answered() string {
+	address, _ := u.peer()
+	for i, addr := range u.remote.Rolling() {
+		if host, err := hostOf(addr); err == nil && host == address && i > 0 {
+			return addr
+		}
+	}
+	return ""
 }
 
 // trustLimit bounds the question why a server refused a command: the refusal is known already.
