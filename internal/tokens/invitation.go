@@ -56,11 +56,17 @@ func (s *Service) Invite(ctx context.Context, inv Invitation, requestor *api.Eve
 		ExpiresAt:   expires,
 		Client:      &grant,
 	}
-	if _, err := s.propose(ctx, state.KindTokenInvite, requestor, state.TokenInvite{Token: *token}); err != nil {
+	result, err := s.propose(ctx, state.KindTokenInvite, requestor, state.TokenInvite{Token: *token})
+	if err != nil {
 		return nil, err
 	}
 	s.log.Info("Certificate add token issued", "client", token.Name, "operation", token.Operation, "expires", token.ExpiresAt)
-	return token, nil
+	issued, err := decode(result, token)
+	if err != nil {
+		return nil, err
+	}
+	issued.Secret = secret // which an answer does not have
+	return issued, nil
 }
 
 // invitationAddresses are those of the server that was asked, and then those of other

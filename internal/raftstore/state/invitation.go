@@ -34,9 +34,7 @@ func applyTokenInvite(tx *transaction, b *TokenInvite) (any, error) {
 		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
 		Client: &ClientGrant{Restricted: grant.Restricted, Projects: append([]string{}, grant.Projects...), Description: grant.Description},
 	}
-	tokenTable.put(tx, t)
-	tx.emit("certificate-token-created", "/1.0/certificates", t)
-	return nil, nil
+	return tx.putToken(t)
 }
 
 // applyTokenRedeem is the only place where two clients with one token meet. Nothing is used

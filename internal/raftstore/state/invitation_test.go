@@ -96,3 +96,24 @@ func TestInvitationRefusals(t *testing.T) {
 	b.Token.Client.Projects = make([]string, MaxCertificateText+1)
 	w.refused(api.TooLarge, KindTokenInvite, b)
 }
+
+// A token stays what it is when the cluster's certificate or key is replaced.
+func TestInvitationsOutliveARotation(t *testing.T) {
+	w := newCluster(t)
+	w.must(KindTokenInvite, inviteBody("t", "node2"))
+	w.must(KindClusterCert, w.rotateBody("cert-a"))
+	if token, _ := w.s.View().Token("t"); token.Fingerprint != "fp-of-cert-a" || token.Client == nil {
+		t.Errorf("after an endorsed one: %+v", token)
+	}
+	w.must(KindClusterCert, w.freshBody("cert-b", "t"))
+	w.happened("operation-cancelled /1.0/operations/op-t", "+t", "certificate-token-created /1.0/certificates", "+t-new", "cluster-certificate-updated /1.0/cluster/certificate")
+	if token, _ := w.s.View().Token("t-new"); token.Fingerprint != "fp-of-cert-b" || token.Client == nil || !token.Client.Restricted {
+		t.Errorf("after a new key: %+v", token)
+	}
+	w.refused(api.TokenUnknown, KindTokenClaim, claimBody("t-new", "node2", "fp2"))
+	w.must(KindTokenRedeem, redeemBody("t-new", "fp9"))
+	w.must(KindTokenInvite, inviteBody("late", "laptop"))
+	if token, _ := w.s.View().Token("late"); token.Fingerprint != "fp-of-cert-b" {
+		t.Errorf("the certificate was replaced before it was issued, and it names %s", token.Fingerprint)
+	}
+}

@@ -127,13 +127,13 @@ func (tx *transaction) reissueTokens(b *ClusterCertificate) error {
 		next := &Token{
 			Hash: r.NewHash, Secret: r.NewSecret, Name: t.Name, Operation: r.NewOperation, Issuer: t.Issuer, Fingerprint: b.Fingerprint,
 			Addresses: t.Addresses, CreatedAt: tx.now, ExpiresAt: t.ExpiresAt, Replaces: t.Replaces,
+			Client: t.Client,
 		}
 		if err := checkToken(tx, next); err != nil {
 			return err
 		}
 		tx.revoke(t)
-		tokenTable.put(tx, next)
-		tx.emit("cluster-token-created", "/1.0/cluster/members", next)
+		tx.addToken(next)
 	}
 	return nil
 }

@@ -128,18 +128,32 @@ func applyTokenIssue(tx *transaction, b *TokenIssue) (any, error) {
 		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
 		Replaces: b.Token.Replaces,
 	}
+	return tx.putToken(t)
+}
+
+// putToken adds a live token, which names the certificate that the cluster shows now. It
+// returns the token, without its secret, if that is another one than its proposer saw.
+func (tx *transaction) putToken(t *Token) (any, error) {
+	seen := t.Fingerprint
 	if shown := clusterOf(tx.Txn).Fingerprint; shown != "" {
 		t.Fingerprint = shown
 	}
-	tokenTable.put(tx, t)
-	tx.emit("cluster-token-created", "/1.0/cluster/members", t)
-	if t.Fingerprint == b.Token.Fingerprint {
+	tx.addToken(t)
+	if t.Fingerprint == seen {
 		return nil, nil
 	}
-	// The certificate was replaced since the proposer looked. Its secret it has itself.
 	answer := t.Clone()
 	answer.Secret = ""
 	return answer, nil
+}
+
+func (tx *transaction) addToken(t *Token) {
+	tokenTable.put(tx, t)
+	if t.Client != nil {
+		tx.emit("certificate-token-created", "/1.0/certificates", t)
+		return
+	}
+	tx.emit("cluster-token-created", "/1.0/cluster/members", t)
 }
 
 func (tx *transaction) roomForToken() error {
