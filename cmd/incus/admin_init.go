@@ -188,6 +188,9 @@ func (a *app) bootstrap(ctx context.Context, c *client.Client, p *preseed) error
 	if err := run.entities(ctx, p); err != nil {
 		return err
 	}
+	if err := run.certificates(ctx, p); err != nil {
+		return err
+	}
 	if p.enables() && !cluster.Enabled {
 		if err := run.step("cluster", func() error { return a.enable(ctx, c, p.Cluster.ServerName, etag) }); err != nil {
 			return err

@@ -153,3 +153,33 @@ func TestCertificateIsAddedFromAFile(t *testing.T) {
 	s.mustFail(t, "Error: Unknown certificate type \"server\"\nHint: use client or metrics\n", "", "config", "trust", "add-certificate", path, "--type", "server")
 	s.mustFail(t, "Error: -: Invalid certificate\nHint: give a PEM certificate, as incus remote get-client-certificate prints it\n", "rubbish", "config", "trust", "add-certificate", "-")
 }
+
+func TestPreseedLetsClientsIn(t *testing.T) {
+	s := standalone(t, nil)
+	pair := clienttest.Pair(t, nil)
+	material, fingerprint := base64.StdEncoding.EncodeToString(pair.Leaf.Raw), client.Fingerprint(pair.Leaf)
+	s.Reply("POST /1.0/certificates", struct{}{})
+	preseed := "certificates: [{name: laptop, type: client, restricted: true, projects: [shop], certificate: " + material + "}]\n"
+	s.mustRun(t, preseed, "admin", "init", "--preseed")
+	if body := s.body(t, "POST /1.0/certificates"); !strings.HasPrefix(body, `{"name":"laptop","type":"client","restricted":true,"projects":["shop"],"certificate":"`+material) {
+		t.Errorf("sent %s", body)
+	}
+	// Run again: a client that is in has the rights that the file says.
+	s.Refuse("POST /1.0/certificates", 409, "Certificate already in trust store", api.ErrorMetadata{Reason: api.CertTaken})
+	s.Reply("PUT /1.0/certificates/"+fingerprint, struct{}{})
+	for restricted, changes := range map[bool]bool{true: false, false: true} {
+		s.Reply("GET /1.0/certificates/"+fingerprint, api.Certificate{
+			Name: "laptop", Type: "client", Restricted: restricted, Projects: []string{"shop"}, Fingerprint: fingerprint, Certificate: "PEM",
+		})
+		before := len(s.Lines())
+		s.mustRun(t, preseed, "admin", "init", "--preseed")
+		if changed := strings.Contains(strings.Join(s.Lines()[before:], "\n"), "PUT /1.0/certificates/"); changed != changes {
+			t.Errorf("restricted %t: changed %t", restricted, changed)
+		}
+	}
+	if body := s.body(t, "PUT /1.0/certificates/"+fingerprint); body != `{"name":"laptop","type":"client","restricted":true,"projects":["shop"],"certificate":"PEM","description":""}` {
+		t.Errorf("sent %s", body)
+	}
+	s.mustFail(t, "Error: certificates: "+fingerprint+" is there more than once; nothing was changed\nHint: make one entry of them\n",
+		preseed[:len(preseed)-2]+", {name: b, type: client, certificate: "+material+"}]\n", "admin", "init", "--preseed")
+}

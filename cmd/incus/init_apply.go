@@ -193,6 +193,42 @@ func (a *application) profile(ctx context.Context, profile preseedProfile) error
 	})
 }
 
+// certificates lets the clients in that a preseed lists.
+func (a *application) certificates(ctx context.Context, p *preseed) error {
+	for _, c := range p.Certificates {
+		if err := a.step("certificate "+c.Name, func() error { return a.certificate(ctx, c) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certificate gives a client that is trusted already the rights that the preseed says.
+func (a *application) certificate(ctx context.Context, post api.CertificatesPost) error {
+	err := a.client.CreateCertificate(ctx, post)
+	if !errors.Is(err, api.CertTaken) {
+		return err
+	}
+	cert, err := certificateMaterial(post.Certificate)
+	if err != nil {
+		return err
+	}
+	return retryStale(func() error {
+		now, etag, err := a.client.Certificate(ctx, client.Fingerprint(cert))
+		if err != nil {
+			return err
+		}
+		put := now.Put()
+		put.Name, put.Description = cmp.Or(post.Name, put.Name), cmp.Or(post.Description, put.Description)
+		put.Type, put.Restricted, put.Projects = post.Type, post.Restricted, post.Projects
+		if put.Type == now.Type && put.Name == now.Name && put.Description == now.Description &&
+			put.Restricted == now.Restricted && slices.Equal(put.Projects, now.Projects) {
+			return nil
+		}
+		return a.client.UpdateCertificate(ctx, now.Fingerprint, put, etag)
+	})
+}
+
 // groups makes or changes the cluster groups, when there is a cluster.
 func (a *application) groups(ctx context.Context, p *preseed) error {
 	for _, group := range p.ClusterGroups {

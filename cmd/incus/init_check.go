@@ -157,6 +157,7 @@ func (c *preseedCheck) checkTwice() {
 	twice(c, "projects", p.Projects, func(e api.ProjectsPost) string { return quoted(e.Name) })
 	twice(c, "profiles", p.Profiles, func(e preseedProfile) string { return inProject(e.Name, e.Project) })
 	twice(c, "cluster_groups", p.ClusterGroups, func(e api.ClusterGroupsPost) string { return quoted(e.Name) })
+	twice(c, "certificates", p.Certificates, fingerprintOf)
 	twice(c, "storage_volumes", p.StorageVolumes, func(e preseedVolume) string { return inProject(e.Name, e.Project) + " on " + quoted(e.Pool) })
 }
 

@@ -9,8 +9,8 @@ import (
 	"incusd/cmd/incus/internal/table"
 )
 
-// dumped is the present set-up in the order of the protocol; its list of certificates is empty:
-// this version has no section for them.
+// dumped is the present set-up in the order of the protocol; its list of certificates is empty, as
+// that of Incus is: who may come in is not part of a set-up that is copied.
 type dumped struct {
 	Config         api.ConfigMap   `yaml:"config"`
 	Networks       []dumpedNetwork `yaml:"networks"`

@@ -2,14 +2,13 @@ package main
 
 import (
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"incusd/api"
 	"incusd/client"
@@ -24,10 +23,8 @@ type preseed struct {
 	Profiles       []preseedProfile        `yaml:"profiles,omitempty"`
 	Projects       []api.ProjectsPost      `yaml:"projects,omitempty"`
 	ClusterGroups  []api.ClusterGroupsPost `yaml:"cluster_groups,omitempty"`
+	Certificates   []api.CertificatesPost  `yaml:"certificates,omitempty"`
 	Cluster        *preseedCluster         `yaml:"cluster,omitempty"`
-
-	// Certificates are what this version cannot add. An empty section is harmless.
-	Certificates yaml.Node `yaml:"certificates,omitempty"`
 
 	// token is the decoded join token, if there is one.
 	token *api.ClusterMemberJoinToken
@@ -71,6 +68,7 @@ func (p *preseed) sections() []string {
 	}{
 		{"config", len(p.Config)}, {"storage_pools", len(p.StoragePools)}, {"storage_volumes", len(p.StorageVolumes)},
 		{"networks", len(p.Networks)}, {"profiles", len(p.Profiles)}, {"projects", len(p.Projects)}, {"cluster_groups", len(p.ClusterGroups)},
+		{"certificates", len(p.Certificates)},
 	} {
 		if section.entries > 0 {
 			names = append(names, section.name)
@@ -113,12 +111,8 @@ func parsePreseed(data []byte) (*preseed, error) {
 	return &p, p.checkCluster()
 }
 
-// checkSections refuses what belongs to a later version, and entries without a name.
+// checkSections refuses entries without a name, and certificates that are none.
 func (p *preseed) checkSections() error {
-	if !isEmptyNode(&p.Certificates) {
-		return api.Errorf(api.NotImplemented, "line %d: the section certificates is not part of this version; nothing was changed", p.Certificates.Line).
-			WithHint("leave the section out; see docs/compatibility.md")
-	}
 	nameless := func(section, name string) error {
 		if name == "" {
 			return api.Errorf(api.BadRequest, "%s: an entry has no name; nothing was changed", section)
@@ -144,6 +138,9 @@ func (p *preseed) checkSections() error {
 	for _, g := range p.ClusterGroups {
 		errs = append(errs, nameless("cluster_groups", g.Name))
 	}
+	for _, c := range p.Certificates {
+		errs = append(errs, checkCertificateEntry(c))
+	}
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -152,8 +149,40 @@ func (p *preseed) checkSections() error {
 	return nil
 }
 
-func isEmptyNode(node *yaml.Node) bool {
-	return node.IsZero() || len(node.Content) == 0 && (node.Kind != yaml.ScalarNode || node.Tag == "!!null")
+// checkCertificateEntry refuses an entry of the section certificates that adds no client: a preseed
+// has nowhere to print a token, and no connection to redeem one.
+func checkCertificateEntry(c api.CertificatesPost) error {
+	refused := func(format string, args ...any) error {
+		return api.Errorf(api.CertInvalid, "certificates: "+format+"; nothing was changed", args...).
+			WithHint("give name, type (client or metrics) and certificate: what incus remote get-client-certificate prints on the client")
+	}
+	switch {
+	case c.Token || c.TrustToken != "" || c.Password != "":
+		return refused("the entry %q is about a token", c.Name)
+	case c.Type != api.CertificateClient && c.Type != api.CertificateMetrics:
+		return refused("the entry %q has type %q", c.Name, c.Type)
+	}
+	if _, err := certificateMaterial(c.Certificate); err != nil {
+		return refused("the entry %q: %v", c.Name, err)
+	}
+	return nil
+}
+
+// certificateMaterial reads a certificate as requests may have it: PEM, or the base64 of its DER.
+func certificateMaterial(text string) (*x509.Certificate, error) {
+	if der, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text)); err == nil {
+		return x509.ParseCertificate(der)
+	}
+	return parseCertificate(text)
+}
+
+// fingerprintOf is that of a certificate that was checked.
+func fingerprintOf(c api.CertificatesPost) string {
+	cert, err := certificateMaterial(c.Certificate)
+	if err != nil {
+		return quoted(c.Name)
+	}
+	return client.Fingerprint(cert)
 }
 
 // checkCluster checks the section cluster as far as that needs no server.

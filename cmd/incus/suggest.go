@@ -10,7 +10,7 @@ import (
 // preseedKeys are the keys that a preseed may have at any level.
 var preseedKeys = strings.Fields("config storage_pools storage_volumes networks profiles projects certificates cluster_groups cluster " +
 	"name driver description type content_type source project pool devices members " +
-	"enabled server_name server_address cluster_address cluster_certificate cluster_certificate_path cluster_token cluster_password member_config entity key value")
+	"enabled server_name server_address cluster_address cluster_certificate cluster_certificate_path cluster_token cluster_password member_config entity key value restricted certificate")
 
 var unknownKey = regexp.MustCompile(`unknown key "([^"]*)"`)
 

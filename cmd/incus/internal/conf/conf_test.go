@@ -228,6 +228,19 @@ func TestRemotesOfTheAdministratorAreReadAndBecomeTheUsersOwn(t *testing.T) {
 	}
 }
 
+func TestFilesThatCannotBeRead(t *testing.T) {
+	d := dirs(t)
+	write(t, d.User, "config.yml", upstreams)
+	d.Global = filepath.Join(d.User, "config.yml") // a file where a folder should be
+	if names := read(t, d).Names(); len(names) != 3 {
+		t.Errorf("got %q", names)
+	}
+	d.User = d.Global
+	if _, err := conf.Read(d); err == nil || !strings.HasPrefix(err.Error(), "Unable to read the configuration file: open "+d.User) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestChangesAtOnceAreAllKept(t *testing.T) {
 	d := dirs(t)
 	var all sync.WaitGroup

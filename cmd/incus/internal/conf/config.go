@@ -28,7 +28,10 @@ type Config struct {
 func Read(d Dirs) (*Config, error) {
 	c := &Config{dirs: d, remotes: map[string]Remote{}}
 	found, err := readYAML(d.User, &c.root)
-	if err != nil {
+	switch {
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("Unable to read the configuration file: %w", err)
+	case err != nil:
 		return nil, err
 	}
 	if !found {
@@ -39,7 +42,8 @@ func Read(d Dirs) (*Config, error) {
 		localRemote("").write(mappingOf(remotes, Local))
 	}
 	var global yaml.Node
-	if _, err := readYAML(d.Global, &global); err != nil {
+	// What the administrator has, but not for this user, is not there, as for Incus.
+	if _, err := readYAML(d.Global, &global); err != nil && !errors.As(err, new(*fs.PathError)) {
 		return nil, err
 	}
 	return c, cmp.Or(c.collect(d.Global, &global, true), c.collect(d.User, &c.root, false))
@@ -61,7 +65,7 @@ func readYAML(dir string, root *yaml.Node) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("Unable to read the configuration file: %w", err)
+		return false, err
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
