@@ -63,6 +63,12 @@ type ClusterCertificatePut struct {
 	ClusterCertificateKey Secret `json:"cluster_certificate_key"`
 }
 
+// ServerCertificatePut is PUT /internal/server-certificate: PEM both.
+type ServerCertificatePut struct {
+	Certificate string `json:"certificate"`
+	Key         Secret `json:"key"`
+}
+
 // ClusterMemberPut is the writable part of a member.
 type ClusterMemberPut struct {
 	Roles         []string  `json:"roles" yaml:"roles"`

@@ -21,3 +21,11 @@ func (c *Client) RotateKey(ctx context.Context) error {
 	_, err := c.Query(ctx, http.MethodPost, "/internal/cluster/rotate-key", nil, "")
 	return err
 }
+
+// UpdateServerCertificate lets a server that is in no cluster show another certificate, PEM both,
+// over its own socket.
+func (c *Client) UpdateServerCertificate(ctx context.Context, certificate, key string) error {
+	put := api.ServerCertificatePut{Certificate: certificate, Key: api.Secret(key)}
+	_, err := c.Query(ctx, http.MethodPut, "/internal/server-certificate", put, "")
+	return err
+}

@@ -13,7 +13,7 @@ import (
 
 func (a *app) adminCommand() *cobra.Command {
 	return parent("admin", "Set up, start and stop the daemon of this server",
-		a.adminInitCommand(), a.adminWaitreadyCommand(), a.adminShutdownCommand(), a.adminClusterCommand())
+		a.adminInitCommand(), a.adminWaitreadyCommand(), a.adminShutdownCommand(), a.adminUpdateCertificateCommand(), a.adminClusterCommand())
 }
 
 const (

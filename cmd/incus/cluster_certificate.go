@@ -133,3 +133,24 @@ func (a *app) sayRotated(ctx context.Context, c *client.Client) {
 	a.keepCertificate(server.Environment.Certificate)
 	a.say("The cluster has a new key; its certificate fingerprint is %s", server.Environment.CertificateFingerprint)
 }
+
+func (a *app) adminUpdateCertificateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "update-certificate <certificate> <key>",
+		Short: "Replace the certificate of this server, which is in no cluster",
+		Long: "Replace the certificate of this server, which is in no cluster.\n\nBoth files are PEM. Remotes that know the present certificate are led to the new one. In a\n" +
+			"cluster there is \"incus cluster update-certificate\"; a member's own certificate is renewed\nby itself.",
+		Args: argCount(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			certificate, key, err := readPair(args[0], args[1])
+			if err != nil {
+				return err
+			}
+			if err := a.daemon().UpdateServerCertificate(cmd.Context(), certificate, key); err != nil {
+				return err
+			}
+			a.say("Successfully updated server certificate")
+			return nil
+		},
+	}
+}

@@ -186,6 +186,8 @@ func (d *fakeDaemon) SetAddress(_ context.Context, address string, unseen bool) 
 	return nil
 }
 
+func (*fakeDaemon) UpdateCertificate(context.Context, string, string) error { return nil }
+
 func (d *fakeDaemon) Shutdown(_ context.Context, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -125,7 +125,7 @@ func (s *Server) recognize(ctx context.Context, c *caller) {
 
 // identify gives the caller the kind that its certificate has in view.
 func (c *caller) identify(view *raftstore.View, now time.Time) bool {
-	if m, ok := view.MemberByFingerprint(c.fingerprint); ok && same(m.Fingerprint, c.fingerprint) {
+	if m, ok := view.MemberByFingerprint(c.fingerprint); ok && (same(m.Fingerprint, c.fingerprint) || same(m.Former, c.fingerprint)) {
 		if m.Fenced != 0 {
 			return false // of an earlier incarnation of the cluster
 		}

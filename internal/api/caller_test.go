@@ -35,6 +35,7 @@ var mayCall = map[string]Callers{
 	"POST /internal/cluster/join/preflight":        anyone,
 	"POST /internal/cluster/join/admit":            Joiner | Member,
 	"POST /internal/cluster/join/abort":            Stranger | Joiner | Member,
+	"PUT /internal/server-certificate":             UnixSocket,
 	"GET /internal/cluster/database":               UnixSocket,
 	"DELETE /internal/cluster/raft-node/{address}": UnixSocket,
 	"GET /internal/cluster/backup":                 UnixSocket,

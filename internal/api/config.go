@@ -160,6 +160,8 @@ type Daemon interface {
 	// SetAddress moves this member to another address. unseen is set if the other members need
 	// not reach it there yet.
 	SetAddress(ctx context.Context, address string, unseen bool) error
+	// UpdateCertificate replaces the certificate of this server, which is in no cluster.
+	UpdateCertificate(ctx context.Context, certPEM, keyPEM string) error
 }
 
 // Entities changes what the cluster configures. change gets the object as a linearizable read shows it (with target=: as that

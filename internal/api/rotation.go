@@ -16,3 +16,13 @@ func (s *Server) clusterCertificatePut(c *call) (reply, error) {
 func (s *Server) rotateKeyPost(c *call) (reply, error) {
 	return empty, s.cfg.Members.RotateKey(c.Context(), c.caller.requestor())
 }
+
+// serverCertificatePut replaces the certificate of a server that is in no cluster: PUT
+// /internal/server-certificate.
+func (s *Server) serverCertificatePut(c *call) (reply, error) {
+	req, err := decode[api.ServerCertificatePut](c)
+	if err != nil {
+		return reply{}, err
+	}
+	return empty, s.cfg.Daemon.UpdateCertificate(c.Context(), req.Certificate, string(req.Key))
+}

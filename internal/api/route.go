@@ -187,6 +187,7 @@ func Routes() []Route {
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},
+		{"PUT", "/internal/server-certificate", local, anyMember, (*Server).serverCertificatePut},
 		{"GET", "/internal/cluster/database", local, anyMember, (*Server).databaseGet},
 		{"DELETE", "/internal/cluster/raft-node/{address}", local, anyMember, (*Server).raftNodeDelete},
 		{"GET", "/internal/cluster/backup", local, patient, (*Server).backupGet},

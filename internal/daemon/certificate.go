@@ -18,7 +18,7 @@ import (
 // state has it, or the server's own while it is standalone. The state is asked at each
 // handshake, so that all listeners switch with the entry that is applied.
 type networkCertificate struct {
-	own   *trust.KeyPair
+	own   *identity
 	local func() *raftstore.View
 	log   *slog.Logger
 
@@ -30,16 +30,25 @@ type networkCertificate struct {
 	cached *trust.KeyPair
 }
 
+// pair is what is shown.
 func (n *networkCertificate) pair() *trust.KeyPair {
+	if pair := n.cluster(); pair != nil {
+		return pair
+	}
+	return n.own.chained()
+}
+
+// cluster is the cluster's pair; nil while the server is standalone.
+func (n *networkCertificate) cluster() *trust.KeyPair {
 	v := n.local()
 	if v == nil {
-		return n.own
+		return nil
 	}
 	c := v.Cluster()
 	if !c.Enabled || c.Certificate == "" {
-		return n.own
+		return nil
 	}
-	links := chainOf(c, n.now())
+	links := chainOf(c.Endorsements, n.now())
 	shown := strings.Join(append([]string{c.Certificate}, links...), "\n")
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -52,17 +61,17 @@ func (n *networkCertificate) pair() *trust.KeyPair {
 	}
 	if err != nil {
 		n.log.Error("the cluster's key pair cannot be used, showing the server's own", "err", err)
-		return n.own
+		return nil
 	}
 	n.shown, n.cached = shown, pair
 	return pair
 }
 
-// chainOf is what is sent along with the cluster's certificate, newest first: what leads from
-// earlier certificates to it at the time now.
-func chainOf(c state.Cluster, now time.Time) []string {
+// chainOf is what is sent along with a certificate, newest first: what leads from earlier ones to
+// it at the time now.
+func chainOf(endorsements []state.Endorsement, now time.Time) []string {
 	var links []string
-	for _, e := range slices.Backward(c.Endorsements) {
+	for _, e := range slices.Backward(endorsements) {
 		if now.After(e.Until) {
 			break // those before it lead nowhere
 		}
@@ -85,8 +94,8 @@ func (n *networkCertificate) describe() (pem, fingerprint string) {
 func saveClusterFiles(p Paths, n *networkCertificate) error {
 	n.files.Lock()
 	defer n.files.Unlock()
-	pair := n.pair()
-	if pair == n.own {
+	pair := n.cluster()
+	if pair == nil {
 		for _, f := range []string{p.clusterCert(), p.clusterKey()} {
 			if err := os.Remove(f); err != nil && !os.IsNotExist(err) {
 				return err

@@ -93,7 +93,7 @@ type Daemon struct {
 	// resets are asked of watchStanding.
 	resets chan reset
 
-	own        *trust.KeyPair
+	own        *identity
 	local      *localstore.Store
 	current    *current
 	endpoint   *raftstore.Endpoint
@@ -193,6 +193,7 @@ func (d *Daemon) start() error {
 	close(d.started)
 	d.wg.Go(d.follow)
 	d.wg.Go(d.keepAddress)
+	d.wg.Go(d.keepIdentity)
 	d.wg.Go(d.comeBack)
 	d.wg.Go(func() { d.applier.Run(d.ctx) })
 	d.settleJoin()
@@ -218,9 +219,12 @@ func (d *Daemon) openLocal() error {
 	if d.local, err = localstore.Open(d.cfg.Paths.localStore()); err != nil {
 		return err
 	}
-	if d.own, err = trust.LoadOrGenerate(d.cfg.Paths.Dir, "server"); err != nil {
+	own, err := trust.LoadOrGenerate(d.cfg.Paths.Dir, "server", d.cfg.Now())
+	if err != nil {
 		return err
 	}
+	d.own = &identity{paths: d.cfg.Paths, local: d.current.Local, id: d.current.ID, now: d.cfg.Now, log: d.log}
+	d.own.own.Store(own)
 	d.network = &networkCertificate{own: d.own, local: d.current.Local, log: d.log, now: d.cfg.Now}
 	return nil
 }
@@ -236,7 +240,7 @@ func (d *Daemon) buildServices() error {
 	d.settings = &settings{daemon: d}
 	d.joiner = membership.NewJoiner(membership.JoinerConfig{
 		Notes:        d.local,
-		Own:          d.own,
+		Own:          d.own.pair,
 		Dial:         d.cfg.Dial,
 		Connect:      d.connect,
 		Listen:       d.holdAddress,
@@ -279,7 +283,7 @@ func (d *Daemon) buildServices() error {
 		Now:            d.cfg.Now,
 		Log:            d.log,
 	})
-	d.https = newListeners(d.cfg.Listen, tlsIdentity{network: d.network.tls, own: d.own.TLS},
+	d.https = newListeners(d.cfg.Listen, tlsIdentity{network: d.network.tls, own: d.own.tls},
 		d.endpoint, d.rest.Handler(restapi.TLSListener), restapi.ConnContext, d.log)
 	return nil
 }

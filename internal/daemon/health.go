@@ -105,8 +105,8 @@ func probe(ctx context.Context, store *raftstore.Store, members []*state.Member)
 
 // certificates are this server's own and, in a cluster, the one that all members show.
 func (d *Daemon) certificates() []api.MemberCertificate {
-	out := []api.MemberCertificate{certificate(api.ServerCertificate, d.own.Cert)}
-	if pair := d.network.pair(); pair != d.own {
+	out := []api.MemberCertificate{certificate(api.ServerCertificate, d.own.pair().Cert)}
+	if pair := d.network.cluster(); pair != nil {
 		out = append(out, certificate(api.ClusterCertificate, pair.Cert))
 	}
 	return out

@@ -57,7 +57,7 @@ func (b *besieged) ask() (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
 	start := time.Now()
-	c := client.HTTPS(b.address, client.Pin(b.d.own.Cert, &b.admin.TLS), client.Options{})
+	c := client.HTTPS(b.address, client.Pin(b.d.own.pair().Cert, &b.admin.TLS), client.Options{})
 	defer c.Close()
 	var server api.Server
 	reply, err := c.Query(ctx, "GET", "/1.0", nil, "")
@@ -95,7 +95,7 @@ func TestAdministratorIsAnsweredInACrowd(t *testing.T) {
 // Whoever was answered as an administrator keeps the connection, whatever crowd comes.
 func TestAdministratorsConnectionOutlivesACrowd(t *testing.T) {
 	b := newBesieged(t)
-	conn, err := tls.Dial("tcp", b.address, client.Pin(b.d.own.Cert, &b.admin.TLS))
+	conn, err := tls.Dial("tcp", b.address, client.Pin(b.d.own.pair().Cert, &b.admin.TLS))
 	if err != nil {
 		t.Fatal(err)
 	}

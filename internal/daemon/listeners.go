@@ -53,7 +53,7 @@ type tlsIdentity struct {
 	// network is what clients see: the cluster's certificate, or the server's own.
 	network func() *tls.Certificate
 	// own is what members see.
-	own tls.Certificate
+	own func() *tls.Certificate
 }
 
 func newListeners(listen ListenFunc, id tlsIdentity, members *raftstore.Endpoint, handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *listeners {
@@ -85,7 +85,7 @@ func tlsConfig(id tlsIdentity) *tls.Config {
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if hello.ServerName == memberServerName {
-				return &id.own, nil
+				return id.own(), nil
 			}
 			return id.network(), nil
 		},

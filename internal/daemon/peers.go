@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -36,9 +35,9 @@ type peerTransports struct {
 }
 
 type peerTransport struct {
-	// fingerprint is what transport accepts.
-	fingerprint string
-	transport   *http.Transport
+	// fingerprint and former are what transport accepts.
+	fingerprint, former string
+	transport           *http.Transport
 }
 
 func (p *peerTransports) init(d *Daemon) { p.daemon, p.to = d, make(map[string]*peerTransport) }
@@ -49,12 +48,12 @@ func (p *peerTransports) of(m *state.Member) http.RoundTripper {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.to[m.ID]
-	if t == nil || t.fingerprint != m.Fingerprint {
+	if t == nil || t.fingerprint != m.Fingerprint || t.former != m.Former {
 		if t != nil {
 			t.transport.CloseIdleConnections()
 		}
 		p.forget()
-		t = &peerTransport{m.Fingerprint, p.daemon.pinnedTransport(memberServerName, m.Fingerprint)}
+		t = &peerTransport{m.Fingerprint, m.Former, p.daemon.pinnedTransport(memberServerName, m.Fingerprint, m.Former)}
 		p.to[m.ID] = t
 	}
 	return t.transport
@@ -82,10 +81,10 @@ func (p *peerTransports) close() {
 	}
 }
 
-// pinnedTransport leads to servers that show the certificate with that fingerprint, or one that
-// it endorses, when they are asked for name.
-func (d *Daemon) pinnedTransport(name, fingerprint string) *http.Transport {
-	pin := trust.Pin{Known: []string{fingerprint}, Own: func() *tls.Certificate { return &d.own.TLS }, Now: d.cfg.Now, ServerName: name}
+// pinnedTransport leads to servers that show a certificate with one of these fingerprints, or one
+// that such a one endorses, when they are asked for name.
+func (d *Daemon) pinnedTransport(name string, known ...string) *http.Transport {
+	pin := trust.Pin{Known: known, Own: d.own.tls, Now: d.cfg.Now, ServerName: name}
 	return &http.Transport{
 		DialContext:           d.cfg.Dial,
 		TLSClientConfig:       pin.TLS(),

@@ -16,6 +16,7 @@ import (
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 	"incusd/internal/recovery"
+	"incusd/internal/trust"
 )
 
 // Offline says where the stores of a server are, for work on them while its daemon is stopped.
@@ -168,7 +169,7 @@ func (d *Daemon) mustBeEmpty() error {
 // place is who this server is to be.
 func (d *Daemon) place(name, address string) recovery.Place {
 	p := recovery.Place{Name: name, Address: address, Own: state.Member{
-		ID: uuid.NewString(), Certificate: string(d.own.CertPEM), Fingerprint: d.own.Fingerprint(),
+		ID: uuid.NewString(), Certificate: trust.EncodePEM(d.own.pair().Cert), Fingerprint: d.own.pair().Fingerprint(),
 		Architecture: restapi.Architecture(), CommandVersion: state.CommandVersion,
 	}}
 	local := d.local.Config()

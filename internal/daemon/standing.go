@@ -120,7 +120,7 @@ func (d *Daemon) notedRemoval(replica string) *state.Removed {
 	if !ok || noted.Replica != replica {
 		return nil
 	}
-	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.Fingerprint()}
+	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.pair().Fingerprint()}
 }
 
 // A reset is asked for one replica, which was judged before: another one that took its place

@@ -339,7 +339,7 @@ var cases = []struct {
 	{
 		"a server's certificate has expired", 3,
 		func(e *Evidence) { e.member("m2").Report.Certificates[0].NotAfter = now },
-		[]string{"error certificate_expired m2"}, []string{"let it join anew"},
+		[]string{"error certificate_expired m2"}, []string{"its daemon renews it by itself"},
 	},
 	{
 		"a server's certificate is not valid yet", 3,

@@ -152,8 +152,8 @@ func (d *diagnosis) certificates() {
 
 func (d *diagnosis) certificate(m Member, c api.MemberCertificate) {
 	what, members := "The certificate of "+m.Name, []string{m.Name}
-	next := fmt.Sprintf("remove %s from the cluster and let it join anew, with a new key; it cannot be renewed in place yet", m.Name)
-	effect := "the other members do not take its requests"
+	next := fmt.Sprintf("its daemon renews it by itself, long before: the log on %s says why it did not; one that you supplied goes by hand (docs/certificates.md)", m.Name)
+	effect := "the other members do not take requests that it passes on"
 	if c.Kind == api.ClusterCertificate {
 		what, members = "The cluster's certificate", nil
 		next = "replace it: incus cluster update-certificate CERT KEY; one that the cluster made itself the leader renews long before: its log says why it did not"

@@ -92,7 +92,8 @@ type Builder interface {
 // JoinerConfig is what a Joiner works with; all but Reach are required.
 type JoinerConfig struct {
 	Notes JoinNotes
-	Own   *trust.KeyPair
+	// Own is this server's key pair, which stays the same from Begin to its end.
+	Own func() *trust.KeyPair
 	// Dial opens a plain connection to host:port.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Connect returns the member at address, which must show exactly cert.
@@ -380,7 +381,7 @@ func (a *attempt) joinRequest() JoinRequest {
 		Password:       Secret(a.req.ClusterPassword),
 		Name:           a.req.ServerName,
 		Address:        a.req.ServerAddress,
-		Certificate:    string(a.cfg.Own.CertPEM),
+		Certificate:    string(a.cfg.Own().CertPEM),
 		Architecture:   a.cfg.Architecture,
 		CommandVersion: state.CommandVersion,
 		Time:           a.cfg.Now().UTC(),
@@ -457,7 +458,7 @@ func (a *attempt) claim(ctx context.Context) error {
 		return a.cluster.Claim(ctx, api.CertificatesPost{
 			Name:        a.req.ServerName,
 			Type:        api.CertificateServer,
-			Certificate: string(a.cfg.Own.CertPEM),
+			Certificate: string(a.cfg.Own().CertPEM),
 			TrustToken:  a.req.ClusterToken,
 			Password:    a.req.ClusterPassword,
 		})

@@ -67,7 +67,7 @@ func interrupted(t *testing.T, adopt func() error, contacts map[string]func(cont
 	open := new(int)
 	return NewJoiner(JoinerConfig{
 		Notes:   n,
-		Own:     pair,
+		Own:     func() *trust.KeyPair { return pair },
 		Connect: func(address string, _ *x509.Certificate) Cluster { return contact{abort: contacts[address]} },
 		Open: func(*localstore.JoinRecord) (Replica, error) {
 			*open++

@@ -102,7 +102,7 @@ func (n *node) open(create, bootstrap bool) error {
 	ready := make(chan struct{})
 	cfg := raftstore.Config{
 		ID: n.id, ClusterID: n.c.id, Dir: n.dir, Create: create, Bootstrap: bootstrap,
-		Certificate:    n.pair.TLS,
+		Certificate:    func() *tls.Certificate { return &n.pair.TLS },
 		Peers:          n.peers,
 		CommitHint:     n.hint,
 		SaveCommitHint: func(i uint64) { n.hint = i },
@@ -143,7 +143,7 @@ func serve(ln net.Listener, ep *raftstore.Endpoint, pair *trust.KeyPair) {
 			return
 		}
 		go func() {
-			conn := tls.Server(raw, raftstore.ServerTLS(pair.TLS))
+			conn := tls.Server(raw, raftstore.ServerTLS(func() *tls.Certificate { return &pair.TLS }))
 			if err := conn.Handshake(); err != nil {
 				conn.Close()
 				return

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"incusd/api"
+	"incusd/endorsement"
 	"incusd/internal/raftstore/state"
 )
 
@@ -54,8 +56,18 @@ func (t Timing) withDefaults() Timing {
 // A Peer is another member, as far as connections need to know it.
 type Peer struct {
 	ID, Address string
-	// Fingerprint is of the peer's own certificate.
-	Fingerprint string
+	// Fingerprint is of the peer's own certificate; Former, if not empty, of the one that it may
+	// still show instead.
+	Fingerprint, Former string
+}
+
+// shows tells whether chain, which somebody has proved to own, is the peer's: its certificate, or
+// a newer one that it endorses, whose entry has not been applied here yet.
+func (p Peer) shows(chain []*x509.Certificate, now time.Time) bool {
+	if p.Fingerprint == "" || len(chain) == 0 {
+		return false
+	}
+	return endorsement.Follow(chain, p.Fingerprint, now) == nil || p.Former != "" && fingerprintOf(chain) == p.Former
 }
 
 // A Move is another address of a member.
@@ -74,8 +86,8 @@ type Config struct {
 	// Bootstrap makes a new replica a cluster of one. Without it a new replica waits
 	// until a leader adds it.
 	Bootstrap bool
-	// Certificate is this member's own key pair: what it shows to other members.
-	Certificate tls.Certificate
+	// Certificate returns this member's own key pair: what it shows to other members from now on.
+	Certificate func() *tls.Certificate
 	// Peers are the members as last known. They count until the replica has caught up.
 	Peers []Peer
 	// Removed is set if this member is known to be removed: it then only shows what it has.
@@ -158,7 +170,7 @@ func (c *Config) validate() error {
 		return errors.New("raftstore: no folder")
 	case c.Dial == nil:
 		return errors.New("raftstore: no dialer")
-	case len(c.Certificate.Certificate) == 0:
+	case c.Certificate == nil:
 		return errors.New("raftstore: no certificate")
 	}
 	c.Timing = c.Timing.withDefaults()

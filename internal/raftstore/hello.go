@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -55,17 +56,17 @@ type welcome struct {
 // ServerTLS is how a listener talks to other members: with the member's own
 // certificate, and only to peers that show one. Which member it is, and whether it
 // belongs here, is decided when the hello names it.
-func ServerTLS(own tls.Certificate) *tls.Config {
+func ServerTLS(own func() *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{own},
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own(), nil },
 		ClientAuth:             tls.RequireAnyClientCert,
 		NextProtos:             []string{ALPN},
 		SessionTicketsDisabled: true,
 	}
 }
 
-func clientTLS(own tls.Certificate, wantFingerprint string) *tls.Config {
+func clientTLS(own tls.Certificate, peer Peer, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		Certificates:       []tls.Certificate{own},
@@ -75,19 +76,20 @@ func clientTLS(own tls.Certificate, wantFingerprint string) *tls.Config {
 			if cs.NegotiatedProtocol != ALPN {
 				return api.Errorf(api.FingerprintMatch, "the other side is not a cluster member")
 			}
-			if got := peerFingerprint(cs); got != wantFingerprint {
-				return api.Errorf(api.FingerprintMatch, "the other side shows the certificate %.12s, expected %.12s", got, wantFingerprint)
+			if !peer.shows(cs.PeerCertificates, now()) {
+				return api.Errorf(api.FingerprintMatch, "the other side shows the certificate %.12s, expected %.12s", fingerprintOf(cs.PeerCertificates), peer.Fingerprint)
 			}
 			return nil
 		},
 	}
 }
 
-func peerFingerprint(cs tls.ConnectionState) string {
-	if len(cs.PeerCertificates) == 0 {
+// fingerprintOf is that of the certificate that chain begins with; "" for none.
+func fingerprintOf(chain []*x509.Certificate) string {
+	if len(chain) == 0 {
 		return ""
 	}
-	sum := sha256.Sum256(cs.PeerCertificates[0].Raw)
+	sum := sha256.Sum256(chain[0].Raw)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -149,7 +151,7 @@ func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Co
 }
 
 func (s *Store) link() Link {
-	return Link{ID: s.cfg.ID, ClusterID: s.cfg.ClusterID, Lineage: s.lineage(), Certificate: s.cfg.Certificate, Dial: s.cfg.Dial}
+	return Link{ID: s.cfg.ID, ClusterID: s.cfg.ClusterID, Lineage: s.lineage(), Certificate: *s.cfg.Certificate(), Dial: s.cfg.Dial, Now: s.cfg.Now}
 }
 
 // A Link is how one server speaks to members of its cluster: what a connection is opened with.
@@ -159,6 +161,8 @@ type Link struct {
 	Lineage       Lineage
 	Certificate   tls.Certificate
 	Dial          func(ctx context.Context, address string) (net.Conn, error)
+	// Now judges endorsements; time.Now if nil.
+	Now func() time.Time
 }
 
 // open opens a connection to peer. It blocks until the peer has agreed or ctx ends.
@@ -167,7 +171,10 @@ func (l Link) open(ctx context.Context, peer Peer, purpose string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, clientTLS(l.Certificate, peer.Fingerprint))
+	if l.Now == nil {
+		l.Now = time.Now
+	}
+	conn := tls.Client(raw, clientTLS(l.Certificate, peer, l.Now))
 	st, err := openStream(ctx, conn, hello{Cluster: l.ClusterID, From: l.ID, To: peer.ID, Purpose: purpose, Lineage: l.Lineage})
 	if err != nil {
 		conn.Close()
@@ -216,7 +223,7 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 	if err := readMessage(st.r, &h); err != nil {
 		return
 	}
-	s, refusal := e.admit(h, peerFingerprint(conn.ConnectionState()))
+	s, refusal := e.admit(h, conn.ConnectionState().PeerCertificates)
 	if refusal == nil {
 		refusal = &welcome{}
 	}
@@ -236,7 +243,7 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 // admit finds the replica that is called, or the answer for a caller that is not let in. The store
 // is nil for whoever has not proved to be a member: strangers are not told in which incarnation
 // the cluster is.
-func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *welcome) {
+func (e *Endpoint) admit(h hello, chain []*x509.Certificate) (*Store, *welcome) {
 	s, ok := e.stores.get(h.To)
 	if !ok || s.cfg.ClusterID != h.Cluster || s.removed() {
 		return nil, &welcome{Error: api.Errorf(api.MemberNotFound, "this server is not member %s of cluster %s", h.To, h.Cluster)}
@@ -245,8 +252,8 @@ func (e *Endpoint) admit(h hello, fingerprint string) (*Store, *welcome) {
 	if !ok {
 		s.askAbout(h.From)
 	}
-	if !ok || fingerprint == "" || peer.Fingerprint != fingerprint {
-		return nil, s.refusal(h.From, fingerprint)
+	if !ok || !peer.shows(chain, s.cfg.Now()) {
+		return nil, s.refusal(h.From, fingerprintOf(chain))
 	}
 	if refusal := s.admitMember(h); refusal != nil {
 		return s, &welcome{Error: refusal}

@@ -414,7 +414,7 @@ func (s *Store) spawn(f func()) bool {
 func (s *Store) peer(id string) (Peer, bool) {
 	view := s.fsm.state.View()
 	if m, ok := view.Member(id); ok && m.Address != "" {
-		return s.moved(Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint}), true
+		return s.moved(Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint, Former: m.Former}), true
 	}
 	if _, removed := view.Removed(id); removed {
 		return Peer{}, false

@@ -69,6 +69,13 @@ func (s *Server) Survey(ctx context.Context, dial func(ctx context.Context, netw
 	}
 	ctx, cancel := context.WithTimeout(ctx, surveyTime)
 	defer cancel()
+	links := make([]string, 0, 2*len(self.Endorsements))
+	for _, e := range self.Endorsements {
+		links = append(links, e.Endorsement, e.Certificate)
+	}
+	if own, err = own.Chained(links...); err != nil { // for members that know only its former certificate
+		return nil, err
+	}
 	link := s.link(own.TLS, dial)
 	moved := s.local.Moved()
 	members := view.Members()
@@ -83,7 +90,7 @@ func (s *Server) Survey(ctx context.Context, dial func(ctx context.Context, netw
 			found[i].isSelf(s)
 			continue
 		}
-		wg.Go(func() { found[i].ask(ctx, link, m.Fingerprint) })
+		wg.Go(func() { found[i].ask(ctx, link, m) })
 	}
 	wg.Wait()
 	markVoters(found)
@@ -110,8 +117,8 @@ func (f *Survivor) isSelf(s *Server) {
 	f.servers = s.copy.Servers
 }
 
-func (f *Survivor) ask(ctx context.Context, link raftstore.Link, fingerprint string) {
-	answer, err := raftstore.Survey(ctx, link, raftstore.Peer{ID: f.ID, Address: f.Address, Fingerprint: fingerprint})
+func (f *Survivor) ask(ctx context.Context, link raftstore.Link, m *state.Member) {
+	answer, err := raftstore.Survey(ctx, link, raftstore.Peer{ID: f.ID, Address: f.Address, Fingerprint: m.Fingerprint, Former: m.Former})
 	switch {
 	case raftstore.RefusedByNewer(err, link.Lineage):
 		f.Newer, f.Problem = true, api.AsError(err).Message

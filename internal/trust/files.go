@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"incusd/api"
 )
@@ -58,9 +59,9 @@ func readFile(name string) ([]byte, error) {
 }
 
 // LoadOrGenerate loads the pair base.crt and base.key of dir, and makes it first when
-// neither file exists. It refuses half a pair and files that do not belong together:
+// neither file exists, valid from now on. It refuses half a pair and files that do not belong together:
 // others may already trust the certificate, so a new one is never made in its place.
-func LoadOrGenerate(dir, base string) (*KeyPair, error) {
+func LoadOrGenerate(dir, base string, now time.Time) (*KeyPair, error) {
 	certFile, keyFile := filepath.Join(dir, base+".crt"), filepath.Join(dir, base+".key")
 	if err := finishSave(certFile, keyFile); err != nil {
 		return nil, err
@@ -81,7 +82,7 @@ func LoadOrGenerate(dir, base string) (*KeyPair, error) {
 	case haveKey:
 		return nil, halfPair(keyFile, certFile)
 	}
-	pair, err := Generate(Server, LocalHosts()...)
+	pair, err := GenerateAt(now, Server, LocalHosts()...)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"incusd/api"
 )
@@ -29,11 +30,11 @@ func write(t *testing.T, name string, data []byte) {
 
 func TestLoadOrGenerateMakesAPairOnce(t *testing.T) {
 	f := newFiles(t)
-	first, err := LoadOrGenerate(f.dir, "server")
+	first, err := LoadOrGenerate(f.dir, "server", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := LoadOrGenerate(f.dir, "server")
+	second, err := LoadOrGenerate(f.dir, "server", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestLoadOrGenerateRefusesHalfAPairByName(t *testing.T) {
 			data = pair.KeyPEM
 		}
 		write(t, filepath.Join(f.dir, test.there), data)
-		_, err := LoadOrGenerate(f.dir, "server")
+		_, err := LoadOrGenerate(f.dir, "server", time.Now())
 		want := filepath.Join(f.dir, test.there) + " exists but " + filepath.Join(f.dir, test.missing) + " does not"
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -96,7 +97,7 @@ func TestLoadRefusesFilesThatAreNoPair(t *testing.T) {
 		write(t, f.key, test.key)
 		for _, load := range []func() (*KeyPair, error){
 			func() (*KeyPair, error) { return Load(f.cert, f.key) },
-			func() (*KeyPair, error) { return LoadOrGenerate(f.dir, "server") },
+			func() (*KeyPair, error) { return LoadOrGenerate(f.dir, "server", time.Now()) },
 		} {
 			_, err := load()
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), f.cert) {
@@ -154,7 +155,7 @@ func TestSaveInterruptedAnywhereLeavesAWholePair(t *testing.T) {
 				}
 			}
 			test.steps(f)
-			pair, err := LoadOrGenerate(f.dir, "server")
+			pair, err := LoadOrGenerate(f.dir, "server", time.Now())
 			if err != nil {
 				t.Errorf("%s, replacing %t: %v", test.name, replacing, err)
 				continue

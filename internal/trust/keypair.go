@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -207,4 +208,12 @@ func (k *KeyPair) Chained(links ...string) (*KeyPair, error) {
 		out.TLS.Certificate = append(out.TLS.Certificate, cert.Raw)
 	}
 	return &out, nil
+}
+
+// Generated tells whether the certificate looks like one that Generate made: self-signed, for
+// the organization that nobody else gives. One that an administrator had issued is not.
+func (k *KeyPair) Generated() bool {
+	c := k.Cert
+	return slices.Equal(c.Subject.Organization, []string{organization}) && bytes.Equal(c.RawIssuer, c.RawSubject) &&
+		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }

@@ -43,7 +43,7 @@ var allowed = map[string][]string{
 	},
 	"internal/entities":        {"internal/storage", "internal/network", "internal/localstore", "internal/raftstore", "internal/raftstore/state", "api"},
 	"internal/tokens":          {"internal/config", "internal/trust", "internal/raftstore", "internal/raftstore/state", "api"},
-	"internal/raftstore":       {"internal/raftstore/state", "api"},
+	"internal/raftstore":       {"internal/raftstore/state", "endorsement", "api"},
 	"internal/raftstore/state": {"api"},
 
 	// Each of these does one thing, for whoever needs it, and knows of no other.

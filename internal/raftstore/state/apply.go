@@ -135,6 +135,7 @@ var kinds = map[string][]version{
 	KindLeaderElected:     {bodyOf(applyLeaderElected)},
 	KindLeaderSweep:       {bodyOf(applyLeaderSweep)},
 	KindMemberUpdate:      {bodyOf(applyMemberUpdate)},
+	KindMemberCert:        {bodyOf(applyMemberCertificate)},
 	KindMemberAddress:     {bodyOf(applyMemberAddress)},
 	KindMemberRename:      {bodyOf(applyMemberRename)},
 	KindMemberLiveness:    {bodyOf(applyMemberLiveness)},

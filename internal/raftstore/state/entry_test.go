@@ -71,6 +71,7 @@ func samples() []sample {
 		{KindMemberAddress, 1, MemberAddress{ID: "id1", Address: "10.0.0.9:8443"}},
 		{KindMemberUpdate, 1, MemberUpdate{ID: "id1", Expect: "hash", Roles: []string{"event-hub"}, FailureDomain: "default", Description: "text",
 			Config: map[string]string{"user.a": "1"}, Groups: []string{"default"}}},
+		{KindMemberCert, 1, MemberCertificate{ID: "id1", Expect: "fp1", Certificate: "cert", Fingerprint: "fp2", Endorsement: "cert", Until: day, Shown: true}},
 		{KindMemberRename, 1, MemberRename{ID: "id1", Expect: "node1", Name: "node9"}},
 		{KindMemberLiveness, 1, MemberLiveness{Changes: []LivenessChange{{ID: "id1", Offline: true, Since: start, Reason: "no answer"}}}},
 		{KindMemberRole, 1, MemberRole{Changes: []RoleChange{{ID: "id1", Role: RoleVoter}}}},
@@ -143,7 +144,7 @@ func sampleCommand(t testing.TB, s sample) Command {
 
 // rowOnly are fields of a member's row that no command carries: "cluster.init" has a whole
 // Member, of which these came later.
-var rowOnly = []string{"Maintenance", "MaintenanceSince", "Stopping", "Removal", "Fenced", "Replacing"}
+var rowOnly = []string{"Maintenance", "MaintenanceSince", "Stopping", "Removal", "Fenced", "Replacing", "Former", "Endorsements"}
 
 // invited is the field of a token that those of members do not have.
 const invited = "Client"

@@ -31,6 +31,7 @@ var memberTable = &table[Member]{
 		{name: "name", key: func(m *Member) string { return keyIf(m.Replacing == "", m.Name) }},
 		{name: "address", key: func(m *Member) string { return keyIf(m.Replacing == "", m.Address) }},
 		{name: "fingerprint", key: func(m *Member) string { return m.Fingerprint }},
+		{name: "former", key: func(m *Member) string { return m.Former }},
 	},
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/go-memdb"
+
 	"incusd/api"
 )
 
@@ -81,7 +83,7 @@ func applyClusterCertificate(tx *transaction, b *ClusterCertificate) (any, error
 		c.Endorsements, c.RotateKey = nil, false
 	} else {
 		tx.renameInTokens(b.Fingerprint)
-		c.Endorsements = tx.endorsed(c, b)
+		c.Endorsements = tx.endorsed(c.Endorsements, Endorsement{c.Certificate, b.Endorsement, b.Until})
 	}
 	c.Certificate, c.Key, c.Fingerprint, c.Supplied = b.Certificate, b.Key, b.Fingerprint, b.Supplied
 	clusterTable.put(tx, &c)
@@ -90,8 +92,8 @@ func applyClusterCertificate(tx *transaction, b *ClusterCertificate) (any, error
 }
 
 // endorsed is the chain with the next link, without what is over and what is too much.
-func (tx *transaction) endorsed(c Cluster, b *ClusterCertificate) []Endorsement {
-	links := append(slices.Clone(c.Endorsements), Endorsement{Certificate: c.Certificate, Endorsement: b.Endorsement, Until: b.Until})
+func (tx *transaction) endorsed(links []Endorsement, next Endorsement) []Endorsement {
+	links = append(slices.Clone(links), next)
 	// What comes before a link that is over leads nowhere.
 	for i, link := range slices.Backward(links) {
 		if tx.now.After(link.Until) {
@@ -157,3 +159,61 @@ func (r TokenReissue) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.S
 
 // LogValue implements slog.LogValuer.
 func (r TokenReissue) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// MemberCertificate is the body of "member.certificate", version 1: a member gets another
+// certificate of its own. It refuses with MemberNotFound, with CertTaken if somebody else has it,
+// and with Conflict if the member has another one by now than the proposer saw. Harmless when
+// repeated.
+type MemberCertificate struct {
+	ID string `json:"id"`
+	// Expect is Member.Fingerprint as the proposer saw it.
+	Expect      string `json:"expect"`
+	Certificate string `json:"certificate"`
+	Fingerprint string `json:"fingerprint"`
+	// Endorsement is the PEM of what the present key has signed about Certificate, until Until.
+	Endorsement string    `json:"endorsement"`
+	Until       time.Time `json:"until"`
+	// Shown says that the member shows Certificate by now: the one before is nobody's any more.
+	Shown bool `json:"shown,omitempty"`
+}
+
+func applyMemberCertificate(tx *transaction, b *MemberCertificate) (any, error) {
+	m, ok := activeMember(tx.Txn, b.ID)
+	if !ok {
+		return nil, refuse(api.MemberNotFound)
+	}
+	m = m.Clone()
+	switch {
+	case m.Fingerprint == b.Fingerprint && !b.Shown:
+		return nil, nil
+	case m.Fingerprint == b.Fingerprint:
+		m.Former = ""
+		memberTable.put(tx, m)
+		return nil, nil
+	case b.Shown || m.Fingerprint != b.Expect:
+		return nil, api.Errorf(api.Conflict, "The certificate of member %q was replaced meanwhile", m.Name).WithHint("try again")
+	case b.Certificate == "":
+		return nil, badRequest("a member needs a certificate")
+	}
+	if err := checkKey("fingerprint", b.Fingerprint); err != nil {
+		return nil, err
+	}
+	_, member := memberByFingerprint(tx.Txn, b.Fingerprint)
+	_, client := certificateTable.get(tx.Txn, primary, b.Fingerprint)
+	if member || client {
+		return nil, refuse(api.CertTaken)
+	}
+	m.Endorsements = tx.endorsed(m.Endorsements, Endorsement{m.Certificate, b.Endorsement, b.Until})
+	m.Former, m.Certificate, m.Fingerprint = m.Fingerprint, b.Certificate, b.Fingerprint
+	memberTable.put(tx, m)
+	tx.emit("cluster-member-updated", source("/1.0/cluster/members", m.Name), nil)
+	return nil, nil
+}
+
+// memberByFingerprint finds a member by its certificate, or by the one that it may still show.
+func memberByFingerprint(txn *memdb.Txn, fingerprint string) (*Member, bool) {
+	if m, ok := memberTable.get(txn, "fingerprint", fingerprint); ok {
+		return m, true
+	}
+	return memberTable.get(txn, "former", fingerprint)
+}

@@ -169,3 +169,42 @@ func TestRemovalMayAskForAnotherKey(t *testing.T) {
 		t.Error("another key was made, and is still to be made")
 	}
 }
+
+func TestMemberGetsAnotherCertificate(t *testing.T) {
+	w := newCluster(t)
+	body := func(expect, next string) MemberCertificate {
+		return MemberCertificate{ID: "id1", Expect: expect, Certificate: "cert-of-" + next, Fingerprint: next, Endorsement: "e-" + next, Until: w.now.AddDate(10, 0, 0)}
+	}
+	w.must(KindMemberCert, body("fp1", "fp2"))
+	w.happened("cluster-member-updated /1.0/cluster/members/node1")
+	w.must(KindMemberCert, body("fp1", "fp2")) // the answer was lost
+	w.happened()
+	m := w.member("id1")
+	if m.Certificate != "cert-of-fp2" || m.Fingerprint != "fp2" || m.Former != "fp1" || len(m.Endorsements) != 1 || m.Endorsements[0].Certificate != "cert1" {
+		t.Errorf("the row is %+v", m)
+	}
+	for _, fp := range []string{"fp1", "fp2"} { // it may show either
+		if got, ok := w.s.View().MemberByFingerprint(fp); !ok || got.ID != "id1" {
+			t.Errorf("nobody is known by %s", fp)
+		}
+	}
+	shown := body("", "fp2")
+	shown.Shown = true
+	w.must(KindMemberCert, shown)
+	if _, ok := w.s.View().MemberByFingerprint("fp1"); ok || w.member("id1").Former != "" {
+		t.Error("the former certificate is still good")
+	}
+
+	w.refused(api.Conflict, KindMemberCert, body("fp1", "fp3"))
+	early := body("fp2", "fp3")
+	early.Shown = true
+	w.refused(api.Conflict, KindMemberCert, early)
+	w.must(KindCertificateAdd, CertificateAdd{Certificate: Certificate{Fingerprint: "fp-laptop", Name: "laptop", Type: "client"}})
+	w.refused(api.CertTaken, KindMemberCert, body("fp2", "fp-laptop"))
+	other := body("fp2", "fp3")
+	other.ID = "id9"
+	w.refused(api.MemberNotFound, KindMemberCert, other)
+	empty := body("fp2", "fp3")
+	empty.Certificate = ""
+	w.refused(api.BadRequest, KindMemberCert, empty)
+}

@@ -51,6 +51,7 @@ const (
 	KindClusterEnable     = "cluster.enable"
 	KindConfigSet         = "config.set"
 	KindMemberUpdate      = "member.update"
+	KindMemberCert        = "member.certificate"
 	KindMemberAddress     = "member.address"
 	KindMemberRename      = "member.rename"
 	KindMemberLiveness    = "member.liveness"
@@ -156,9 +157,15 @@ type Member struct {
 	// Address is host:port; empty while standalone.
 	Address string `json:"address"`
 	// Certificate is PEM, Fingerprint its SHA-256: the server's own key pair. Trust hangs on this row.
-	Certificate  string `json:"certificate"`
-	Fingerprint  string `json:"fingerprint"`
-	Architecture string `json:"architecture"`
+	Certificate string `json:"certificate"`
+	Fingerprint string `json:"fingerprint"`
+	// Former is the fingerprint of the certificate before it, which is as good as long as the
+	// member may still show it; empty when it does not.
+	Former string `json:"former,omitempty"`
+	// Endorsements lead from the member's earlier certificates to the present one, oldest first:
+	// for members that have not applied the entry yet.
+	Endorsements []Endorsement `json:"endorsements,omitempty"`
+	Architecture string        `json:"architecture"`
 	// CommandVersion is the newest that this member can apply.
 	CommandVersion int    `json:"command_version"`
 	State          string `json:"state"`

@@ -45,7 +45,7 @@ func (v *View) MemberByName(name string) (*Member, bool) {
 
 // MemberByFingerprint returns the member with that certificate, whatever its state.
 func (v *View) MemberByFingerprint(fp string) (*Member, bool) {
-	return memberTable.get(v.txn, "fingerprint", fp)
+	return memberByFingerprint(v.txn, fp)
 }
 
 // Members returns the active members, by number.
