@@ -27,13 +27,6 @@ func noInstances(*Server, *call) (reply, error) {
 	return reply{}, api.Errorf(api.NotImplemented, "This daemon forms clusters; it runs no instances and keeps no images")
 }
 
-// notYet refuses what this version cannot do; what names it.
-func notYet(what string) handler {
-	return func(*Server, *call) (reply, error) {
-		return reply{}, api.Errorf(api.NotImplemented, "%s is not implemented yet", what)
-	}
-}
-
 // change reads the body of a PUT or PATCH and returns what makes the new writable part P of an
 // object O: it refuses when If-Match does not fit the object, and writes a PATCH over it. tag is
 // what the object's ETag is made from.
