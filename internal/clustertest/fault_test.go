@@ -61,8 +61,8 @@ func TestServerWithWrongClockIsToldSoAndTheTokenStays(t *testing.T) {
 	c := clustertest.New(t, 1)
 	first := c.Servers()[0]
 	var skew atomic.Int64
-	skew.Store(int64(time.Hour))
 	joiner := c.AddServer(clustertest.WithClock(func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }))
+	skew.Store(int64(time.Hour)) // its certificate is from before, and valid
 	token := first.MustToken(joiner.Host)
 	if err := joiner.Join(c.Context(), token); !errors.Is(err, api.ClockSkew) {
 		t.Fatalf("a clock that is an hour ahead: %v", err)
