@@ -96,7 +96,7 @@ func (a *app) restore(ctx context.Context, path, name, address string, yes bool)
 		a.say("Revoked join tokens: %s. Issue new ones with: incus cluster add NAME", strings.Join(done.RevokedTokens, ", "))
 	}
 	if len(done.Certificates) > 0 {
-		a.say("These certificates are trusted as they were then. If one was removed since, remove it again: incus query -X DELETE /1.0/certificates/FINGERPRINT")
+		a.say("These certificates are trusted as they were then. If one was removed since, remove it again: incus config trust remove FINGERPRINT")
 		for _, c := range done.Certificates {
 			a.say("  %s  %s  %s", c.Fingerprint, c.Type, c.Name)
 		}
