@@ -48,10 +48,9 @@ func (tx *transaction) checkCertificate(c *Certificate) error {
 	if _, ok := certificateTable.get(tx.Txn, primary, c.Fingerprint); ok {
 		return refuse(api.CertTaken)
 	}
-	if c.Projects == nil {
-		c.Projects = []string{}
-	}
-	return nil
+	projects, err := tx.knownProjects(c.Projects)
+	c.Projects = projects
+	return err
 }
 
 func checkCertificateTexts(name, description string, projects []string) error {

@@ -26,13 +26,17 @@ func applyTokenInvite(tx *transaction, b *TokenInvite) (any, error) {
 	if err := checkCertificateTexts(b.Token.Name, grant.Description, grant.Projects); err != nil {
 		return nil, err
 	}
+	projects, err := tx.knownProjects(grant.Projects)
+	if err != nil {
+		return nil, err
+	}
 	if err := tx.roomForToken(); err != nil {
 		return nil, err
 	}
 	t := &Token{
 		Hash: b.Token.Hash, Secret: b.Token.Secret, Name: b.Token.Name, Operation: b.Token.Operation, Issuer: b.Token.Issuer,
 		Fingerprint: b.Token.Fingerprint, Addresses: b.Token.Addresses, CreatedAt: b.Token.CreatedAt, ExpiresAt: b.Token.ExpiresAt,
-		Client: &ClientGrant{Restricted: grant.Restricted, Projects: append([]string{}, grant.Projects...), Description: grant.Description},
+		Client: &ClientGrant{Restricted: grant.Restricted, Projects: projects, Description: grant.Description},
 	}
 	return tx.putToken(t)
 }

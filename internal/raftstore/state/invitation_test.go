@@ -11,7 +11,7 @@ import (
 func inviteBody(hash, client string) TokenInvite {
 	return TokenInvite{Token: Token{
 		Hash: hash, Secret: "secret-" + hash, Name: client, Operation: "op-" + hash, Issuer: "id1", Fingerprint: "f", Addresses: []string{"a"},
-		CreatedAt: start, ExpiresAt: start.Add(time.Hour), Client: &ClientGrant{Restricted: true, Projects: []string{"web"}, Description: "text"},
+		CreatedAt: start, ExpiresAt: start.Add(time.Hour), Client: &ClientGrant{Restricted: true, Projects: []string{"default"}, Description: "text"},
 	}}
 }
 
@@ -25,7 +25,7 @@ func TestInvitationGivesWhatItSaysToOneClient(t *testing.T) {
 	w.must(KindTokenRedeem, redeemBody("t", "fp9"))
 	w.happened("certificate-created /1.0/certificates/fp9", "+t")
 	c, ok := w.s.View().Certificate("fp9")
-	if !ok || c.Name != "laptop" || c.Type != api.CertificateClient || !c.Restricted || len(c.Projects) != 1 || c.Projects[0] != "web" || c.Description != "text" || c.PEM != "pem" {
+	if !ok || c.Name != "laptop" || c.Type != api.CertificateClient || !c.Restricted || len(c.Projects) != 1 || c.Projects[0] != "default" || c.Description != "text" || c.PEM != "pem" {
 		t.Errorf("certificate %+v", c)
 	}
 	token, _ := w.s.View().Token("t")

@@ -215,6 +215,7 @@ func applyProjectRename(tx *transaction, b *ProjectRename) (any, error) {
 	next := *p
 	next.Name = b.NewName
 	projectTable.put(tx, &next)
+	tx.moveRights(b.Name, b.NewName)
 	tx.emitProject(&next, "renamed", map[string]any{"old_name": b.Name})
 	return nil, nil
 }
@@ -231,6 +232,7 @@ func applyProjectDelete(tx *transaction, b *ProjectDelete) (any, error) {
 		return nil, api.Errorf(api.InUse, "Only empty projects can be removed.")
 	}
 	projectTable.drop(tx, p)
+	tx.moveRights(b.Name, "")
 	tx.emitProject(p, "deleted", nil)
 	return nil, nil
 }
