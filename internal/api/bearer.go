@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 	"strings"
+	"time"
 
 	"incusd/api"
 	"incusd/internal/raftstore"
@@ -18,37 +20,43 @@ func bearerOf(r *http.Request) string {
 	return r.URL.Query().Get("access_token")
 }
 
+// A bearer is what a caller is known by who has shown a bearer token.
+type bearer struct {
+	// certificate is the trusted one whose key has signed the token.
+	certificate *x509.Certificate
+	// until is when the token runs out.
+	until time.Time
+}
+
 // byBearer gives the caller the rights of the client that has signed the bearer token with
 // its certificate's key (trust.md §2). A token that says nothing here changes nothing:
 // the caller is who the connection shows.
 func (s *Server) byBearer(ctx context.Context, c *caller, text string) {
-	named := caller{address: c.address}
-	named.fingerprint = trust.BearerSubject(text)
-	if named.fingerprint == "" {
+	subject := trust.BearerSubject(text)
+	if subject == "" {
 		return
 	}
-	view := s.cfg.Store.Local()
-	if !s.trustsBearer(view, &named, text) && s.limits.lookup(&named) {
+	named := *c
+	if !s.trustsBearer(s.cfg.Store.Local(), &named, subject, text) && s.limits.lookup(&caller{address: c.address, fingerprint: subject}) {
 		ctx, cancel := context.WithTimeout(ctx, trustTimeout)
 		defer cancel()
 		if view, err := s.cfg.Store.Read(ctx); err == nil {
-			s.trustsBearer(view, &named, text)
+			s.trustsBearer(view, &named, subject, text)
 		}
 	}
-	if named.kind&(Client|RestrictedClient) != 0 {
-		named.removed = c.removed
+	if named.bearer != nil {
 		*c = named
 	}
 }
 
-// trustsBearer completes the caller that a bearer token names, if its signature is that of a
+// trustsBearer makes the caller the client that a bearer token names, if its signature is that of a
 // trusted client.
-func (s *Server) trustsBearer(view *raftstore.View, named *caller, text string) bool {
+func (s *Server) trustsBearer(view *raftstore.View, named *caller, subject, text string) bool {
 	if view == nil {
 		return false
 	}
-	trusted, ok := view.Certificate(named.fingerprint)
-	if !ok || trusted.Type != api.CertificateClient || !same(trusted.Fingerprint, named.fingerprint) {
+	trusted, ok := view.Certificate(subject)
+	if !ok || trusted.Type != api.CertificateClient || !same(trusted.Fingerprint, subject) {
 		return false
 	}
 	cert, err := trust.ParseCertificate(trusted.PEM)
@@ -59,6 +67,6 @@ func (s *Server) trustsBearer(view *raftstore.View, named *caller, text string) 
 	if err != nil {
 		return false
 	}
-	named.certificate, named.until = cert, until
+	named.projects, named.bearer = nil, &bearer{certificate: cert, until: until}
 	return named.client(trusted)
 }

@@ -49,8 +49,9 @@ type caller struct {
 	// certificate and fingerprint are those of the TLS connection; nil and "" if it has none.
 	certificate *x509.Certificate
 	fingerprint string
-	// until is when the bearer token runs out by which the caller is known; zero for others.
-	until time.Time
+	// bearer is set if the caller is known by a bearer token, and not by the connection's
+	// certificate: it proves no key, so that who stole one gets no more than it says.
+	bearer *bearer
 	// projects are all that a restricted client may use.
 	projects []string
 	// forwarded is true when another member passes the request on.
@@ -148,18 +149,65 @@ func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 	return false
 }
 
-// staysAs tells whether view still gives the caller the rights that it has. The socket
-// and those for whom a member asks are judged at each request only.
+// staysAs tells whether view still gives the caller the rights that it has. The socket is judged at
+// each request only; of a forwarded request both the member and the one it asks for are.
 func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
-	if c.kind == UnixSocket || c.forwarded {
+	if c.kind == UnixSocket {
 		return true
 	}
-	if !c.until.IsZero() && !now.Before(c.until) {
+	again := caller{certificate: c.certificate, fingerprint: c.fingerprint}
+	if c.bearer != nil {
+		if !now.Before(c.bearer.until) {
+			return false
+		}
+		again = caller{certificate: c.bearer.certificate, fingerprint: c.username}
+	}
+	if trust.CheckValid(again.certificate, now) != nil || !again.identify(view, now) {
 		return false
 	}
-	again := caller{certificate: c.certificate, fingerprint: c.fingerprint}
-	return trust.CheckValid(c.certificate, now) == nil && again.identify(view, now) &&
-		again.kind == c.kind && slices.Equal(again.projects, c.projects)
+	if c.forwarded {
+		if again.kind != Member {
+			return false
+		}
+		if c.protocol != protocolTLS {
+			return true // a process or a member, whom only that member can judge
+		}
+		cert, ok := view.Certificate(c.username)
+		again = caller{}
+		if !ok || !again.client(cert) {
+			return false
+		}
+	}
+	return again.kind == c.kind && slices.Equal(again.projects, c.projects)
+}
+
+// whileTrusted is ctx, but ends with api.NotAuthorized as its cause when the caller loses rights. A
+// stranger has none to lose. cancel waits until nobody looks any more.
+func (s *Server) whileTrusted(ctx context.Context, c *caller) (_ context.Context, cancel func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	if c.kind&trusted == 0 {
+		return ctx, func() { end(nil) }
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		recheck := time.NewTicker(pingInterval) // certificates end by the clock, too
+		defer recheck.Stop()
+		for {
+			view := s.cfg.Store.Local()
+			if !c.staysAs(view, s.cfg.Now()) {
+				end(api.Errorf(api.NotAuthorized, "not authorized any more"))
+				return
+			}
+			select {
+			case <-view.WatchMembers(): // it watches certificates, too
+			case <-recheck.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { end(nil); <-ended }
 }
 
 // client gives the caller the rights of a trusted certificate. Certificates of type

@@ -304,6 +304,7 @@ func TestStrangerWhoWantsToBeKnownIsRefused(t *testing.T) {
 
 func TestRestrictedClientSeesItsProjectsOnly(t *testing.T) {
 	b := newCluster(t, "node1")
+	b.mustPropose(state.KindProjectCreate, state.ProjectCreate{Project: state.Project{Name: "web"}})
 	inside, outside := b.trustClient(true, "default"), b.trustClient(true, "web")
 	paths := []string{"/1.0/operations", "/1.0/profiles", "/1.0/profiles/default", "/1.0/networks", "/1.0/instances"}
 	for _, path := range paths {
@@ -315,7 +316,7 @@ func TestRestrictedClientSeesItsProjectsOnly(t *testing.T) {
 		w = b.do(request{method: "GET", path: path + "?all-projects=true", cert: inside})
 		wantRefusal(t, w, http.StatusForbidden, api.NotAuthorized, "Certificate is restricted")
 	}
-	if got := metadata[[]string](t, b.do(request{method: "GET", path: "/1.0/projects", cert: outside}), 200); len(got) != 0 {
+	if got := metadata[[]string](t, b.do(request{method: "GET", path: "/1.0/projects", cert: outside}), 200); len(got) != 1 || got[0] != "/1.0/projects/web" {
 		t.Errorf("projects outside: %v", got)
 	}
 	server := metadata[map[string]any](t, b.do(request{method: "GET", path: "/1.0", cert: inside}), 200)

@@ -150,7 +150,7 @@ func (s *Server) allowsListener(origin, host string) bool {
 }
 
 // sendEvents sends what is published until the listener leaves, is too slow or no
-// longer trusted, or the server closes. Secrets of tokens are for administrators only.
+// longer trusted, or the server closes.
 func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscription *events.Subscription, listener *caller) error {
 	defer conn.CloseNow()
 	ctx, hangUp := context.WithCancel(ctx)
@@ -176,8 +176,8 @@ func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscript
 			if !open {
 				return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "too slow: more than 1000 events were waiting")
 			}
-			if !listener.admin() {
-				e = redacted(e)
+			if !listener.mayHear(e) {
+				continue
 			}
 			if err := send(ctx, conn, e); err != nil {
 				return err
@@ -229,22 +229,13 @@ func send(ctx context.Context, conn *websocket.Conn, e api.Event) error {
 	return conn.Write(ctx, websocket.MessageText, data)
 }
 
-// redacted is e without the secret of a token. An operation that cannot be read is
-// better not shown at all.
-func redacted(e api.Event) api.Event {
-	if e.Type != api.EventOperation {
-		return e
+// mayHear tells whether the caller may hear of an event: tokens are for administrators. An operation
+// that cannot be read is better not shown at all.
+func (c *caller) mayHear(e api.Event) bool {
+	if e.Type != api.EventOperation || c.admin() {
+		return true
 	}
-	var op api.Operation
-	if err := json.Unmarshal(e.Metadata, &op); err != nil {
-		e.Metadata = json.RawMessage("{}")
-		return e
-	}
-	if op.Class != api.OperationClassToken {
-		return e
-	}
-	if data, err := json.Marshal(withoutSecret(op)); err == nil {
-		e.Metadata = data
-	}
-	return e
+	var op struct{ Class string }
+	err := json.Unmarshal(e.Metadata, &op)
+	return err == nil && op.Class != api.OperationClassToken
 }

@@ -70,7 +70,7 @@ func (s *Server) forward(c *call, m *state.Member) reply {
 }
 
 // forwardPatiently is forward for an answer that takes as long as the caller wants to
-// wait, but no longer than this server lives.
+// wait, but no longer than this server lives and trusts the caller.
 func (s *Server) forwardPatiently(c *call, m *state.Member) reply {
 	return reply{serve: func(w http.ResponseWriter, r *http.Request) {
 		leave, err := s.stream()
@@ -81,6 +81,8 @@ func (s *Server) forwardPatiently(c *call, m *state.Member) reply {
 		defer leave()
 		ctx, cancel := s.untilClosed(r.Context())
 		defer cancel()
+		ctx, distrust := s.whileTrusted(ctx, &c.caller)
+		defer distrust()
 		s.proxy(c, m).ServeHTTP(w, r.WithContext(ctx))
 	}}
 }

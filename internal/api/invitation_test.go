@@ -32,6 +32,7 @@ func redeemBy(token *api.CertificateAddToken, cert *x509.Certificate) request {
 
 func TestInvitationHasUpstreamsShape(t *testing.T) {
 	b := newCluster(t, "node1", "node2")
+	b.mustPropose(state.KindProjectCreate, state.ProjectCreate{Project: state.Project{Name: "web"}})
 	token, op := b.invitation(`{"name":"laptop","type":"client","restricted":true,"projects":["web"],"token":true}`)
 	_, fingerprint := b.server.cfg.Certificate()
 	if token.ClientName != "laptop" || token.Fingerprint != fingerprint || token.Addresses[0] != "10.0.0.1:8443" || len(token.Secret) != 64 || !token.ExpiresAt.IsZero() {
@@ -134,6 +135,7 @@ func TestTokensOfOneKindAreNothingToTheOther(t *testing.T) {
 
 func TestCertificatesAreChanged(t *testing.T) {
 	b := newCluster(t, "node1", "node2")
+	b.mustPropose(state.KindProjectCreate, state.ProjectCreate{Project: state.Project{Name: "web"}})
 	cert := b.trustClient(true, "default")
 	path := "/1.0/certificates/" + trust.Fingerprint(cert)
 	change := func(method, body string, etag string) request {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -16,21 +17,6 @@ import (
 
 func operationURL(id string) string { return resource("operations", id) }
 
-// withoutSecret hides what makes a token operation a token.
-func withoutSecret(op api.Operation) api.Operation {
-	if op.Class != api.OperationClassToken {
-		return op
-	}
-	metadata := make(map[string]any, len(op.Metadata))
-	for key, value := range op.Metadata {
-		if key != "secret" {
-			metadata[key] = value
-		}
-	}
-	op.Metadata = metadata
-	return op
-}
-
 // byStatus groups operations by their lower-case status, as the protocol lists them.
 type byStatus map[string][]api.Operation
 
@@ -42,8 +28,8 @@ func (b byStatus) add(ops ...api.Operation) {
 }
 
 // operationsGet lists operations by status: GET /1.0/operations: those that run here,
-// the join tokens, and those of the other members that answer in time. A member that
-// asks gets only those that run here.
+// the tokens, and those of the other members that answer in time. A member that asks gets
+// only those that run here. Tokens are for administrators: who can read one can use it.
 func (s *Server) operationsGet(c *call) (reply, error) {
 	scope, err := c.projects()
 	if err != nil {
@@ -60,8 +46,8 @@ func (s *Server) operationsGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if scope.includes(defaultName) { // that is the project of join tokens
-		all.add(tokens.Operations(view, s.cfg.Now(), c.caller.admin())...)
+	if scope.includes(defaultName) && c.caller.admin() { // that is the project of tokens
+		all.add(tokens.Operations(view, s.cfg.Now())...)
 	}
 	for _, theirs := range askAll[byStatus](c.Context(), s, s.online(view), "/1.0/operations?recursion=1&all-projects=true") {
 		for _, ops := range theirs {
@@ -87,8 +73,8 @@ type found struct {
 	at    *state.Member
 }
 
-// findOperation looks for the operation that the path names: here, among the join
-// tokens, and with the other members.
+// findOperation looks for the operation that the path names: here, among the
+// tokens if the caller may see them, and with the other members.
 func (s *Server) findOperation(c *call) (found, *raftstore.View, error) {
 	id := c.name("id")
 	if op, ok := s.cfg.Operations.Get(id); ok {
@@ -102,7 +88,7 @@ func (s *Server) findOperation(c *call) (found, *raftstore.View, error) {
 	if err != nil {
 		return found{}, nil, err
 	}
-	if t, ok := view.TokenByOperation(id); ok && tokens.Visible(t, s.cfg.Now()) {
+	if t, ok := view.TokenByOperation(id); ok && c.caller.admin() && tokens.Visible(t, s.cfg.Now()) {
 		return found{token: t}, view, nil
 	}
 	if c.caller.forwarded {
@@ -123,7 +109,7 @@ func (s *Server) operationGet(c *call) (reply, error) {
 	case f.at != nil:
 		return s.forward(c, f.at), nil
 	case f.token != nil:
-		return ok(view, tokens.Operation(f.token, tokens.Location(view, f.token), c.caller.admin())), nil
+		return ok(view, tokens.Operation(f.token, tokens.Location(view, f.token), true)), nil
 	}
 	return reply{metadata: f.here.API()}, nil
 }
@@ -162,9 +148,9 @@ func (s *Server) operationWait(c *call) (reply, error) {
 	case f.at != nil:
 		return s.forwardPatiently(c, f.at), nil
 	case f.token != nil:
-		return s.waiting(seconds, s.tokenEnd(f.token, c.caller.admin())), nil
+		return s.waiting(c, seconds, s.tokenEnd(f.token, true)), nil
 	}
-	return s.waiting(seconds, operationEnd(f.here)), nil
+	return s.waiting(c, seconds, operationEnd(f.here)), nil
 }
 
 // waitBySecret is for callers who are not trusted. They are not told which operations
@@ -182,15 +168,16 @@ func (s *Server) waitBySecret(c *call, seconds int) (reply, error) {
 	if !ok || !same(t.Hash, tokens.Hash(secret)) {
 		return reply{}, refusal
 	}
-	return s.waiting(seconds, s.tokenEnd(t, false)), nil
+	return s.waiting(c, seconds, s.tokenEnd(t, false)), nil
 }
 
 // maxWait is the longest wait that a duration can hold, in seconds: 292 years.
 const maxWait = int64(math.MaxInt64 / time.Second)
 
 // waiting sends the headers, waits for end in the bounds of seconds (negative: none),
-// the request and the server, and then sends what the operation is by then.
-func (s *Server) waiting(seconds int, end func(context.Context) api.Operation) reply {
+// the request and the server, and then sends what the operation is by then. A caller whom
+// nobody trusts any more is refused at once.
+func (s *Server) waiting(c *call, seconds int, end func(context.Context) api.Operation) reply {
 	return reply{serve: func(w http.ResponseWriter, r *http.Request) {
 		leave, err := s.stream()
 		if err != nil {
@@ -200,6 +187,8 @@ func (s *Server) waiting(seconds int, end func(context.Context) api.Operation) r
 		defer leave()
 		ctx, cancel := s.untilClosed(r.Context())
 		defer cancel()
+		ctx, distrust := s.whileTrusted(ctx, &c.caller)
+		defer distrust()
 		if seconds >= 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(min(int64(seconds), maxWait))*time.Second)
 			defer cancel()
@@ -210,14 +199,23 @@ func (s *Server) waiting(seconds int, end func(context.Context) api.Operation) r
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 
-		body := api.Response{Type: api.SyncResponse, Status: api.Success.String(), StatusCode: int(api.Success)}
-		data, err := encode(body, end(ctx))
+		data, err := waited(ctx, end(ctx))
 		if err != nil {
 			s.cfg.Log.Error("answer could not be written", "err", err)
 			return
 		}
 		_, _ = w.Write(data) // a caller who is gone needs no answer
 	}}
+}
+
+// waited is the answer after a wait. Its status went out long ago: a refusal shows in the body only.
+func waited(ctx context.Context, op api.Operation) ([]byte, error) {
+	if cause := context.Cause(ctx); errors.Is(cause, api.NotAuthorized) {
+		refusal := api.AsError(cause)
+		body := api.Response{Type: api.ErrorResponse, Code: refusal.Status(), Error: refusal.Message}
+		return encode(body, api.ErrorMetadata{Reason: refusal.Reason, Hint: refusal.NextStep()})
+	}
+	return encode(api.Response{Type: api.SyncResponse, Status: api.Success.String(), StatusCode: int(api.Success)}, op)
 }
 
 // operationEnd waits for an operation of this member.

@@ -30,13 +30,13 @@ func Location(view *raftstore.View, t *state.Token) string {
 	return "none"
 }
 
-// Operations returns the operations of all tokens that are visible at the time now.
-// The secrets are for administrators only.
-func Operations(view *raftstore.View, now time.Time, withSecrets bool) []api.Operation {
+// Operations returns the operations of all tokens that are visible at the time now, with
+// their secrets: it is for administrators.
+func Operations(view *raftstore.View, now time.Time) []api.Operation {
 	var ops []api.Operation
 	for _, t := range view.Tokens() {
 		if Visible(t, now) {
-			ops = append(ops, Operation(t, Location(view, t), withSecrets))
+			ops = append(ops, Operation(t, Location(view, t), true))
 		}
 	}
 	return ops

@@ -440,7 +440,7 @@ func TestEndedTokensLingerAsOperations(t *testing.T) {
 	}
 	view, _ := c.Read(t.Context())
 	got := make(map[string]string)
-	for _, op := range Operations(view, c.now.Add(Lingering-1), true) {
+	for _, op := range Operations(view, c.now.Add(Lingering-1)) {
 		got[op.Metadata["serverName"].(string)] = op.Status + " at " + op.Location
 		if op.Metadata["secret"] != nil {
 			t.Errorf("the secret of an ended token is shown")
@@ -449,7 +449,7 @@ func TestEndedTokensLingerAsOperations(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"node2": "Cancelled at node1", "node3": "Success at node1"}, got); diff != "" {
 		t.Errorf("operations (-want +got):\n%s", diff)
 	}
-	if ops := Operations(view, c.now.Add(Lingering), true); len(ops) != 0 {
+	if ops := Operations(view, c.now.Add(Lingering)); len(ops) != 0 {
 		t.Errorf("%d operations are still there", len(ops))
 	}
 }
