@@ -40,7 +40,11 @@ type guestKey struct{}
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	switch conn := conn.(type) {
 	case *tls.Conn:
-		if g, ok := conn.NetConn().(Guest); ok {
+		inner := conn.NetConn()
+		if behind, ok := inner.(interface{ Raw() net.Conn }); ok {
+			inner = behind.Raw() // a proxy's connection
+		}
+		if g, ok := inner.(Guest); ok {
 			return context.WithValue(ctx, guestKey{}, g)
 		}
 	case *net.UnixConn:

@@ -57,7 +57,7 @@ var table = []Key{
 	{Name: "core.https_allowed_websocket_origin", Scope: Cluster, Doc: "Origins from which browsers may open WebSockets", Values: "comma list of origins", Validate: headerRule},
 	{Name: "core.shutdown_timeout", Scope: Cluster, Type: Int, Default: "5", Unit: time.Minute, Doc: "Minutes that a daemon which ends waits for its operations", Values: "0 or more", Validate: atMost(time.Minute)},
 	{Name: "core.bgp_asn", Scope: Cluster, Type: Int, Default: "0", Doc: "BGP autonomous system number", Values: "0 to 4294967294", Validate: between(0, 4294967294), Stored: true},
-	{Name: "core.https_trusted_proxy", Scope: Cluster, Doc: "Proxies that may tell a client's address", Values: "comma list of IP addresses", Stored: true},
+	{Name: "core.https_trusted_proxy", Scope: Cluster, Doc: "Proxies that may tell a client's address", Values: "comma list of IP addresses"},
 	{Name: "core.metrics_authentication", Scope: Cluster, Type: Bool, Default: "true", Doc: "Whether metrics are for trusted callers only"},
 	{Name: "core.proxy_http", Scope: Cluster, Doc: "Proxy for HTTP; members never talk to each other through it", Stored: true},
 	{Name: "core.proxy_https", Scope: Cluster, Doc: "Proxy for HTTPS; members never talk to each other through it", Stored: true},

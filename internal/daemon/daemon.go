@@ -283,7 +283,7 @@ func (d *Daemon) buildServices() error {
 		Now:            d.cfg.Now,
 		Log:            d.log,
 	})
-	d.https = newListeners(d.cfg.Listen, tlsIdentity{network: d.network.tls, own: d.own.tls},
+	d.https = newListeners(d.cfg.Listen, d.trustedProxies, tlsIdentity{network: d.network.tls, own: d.own.tls},
 		d.endpoint, d.rest.Handler(restapi.TLSListener), restapi.ConnContext, d.log)
 	return nil
 }

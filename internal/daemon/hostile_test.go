@@ -3,8 +3,10 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -116,4 +118,51 @@ func TestAdministratorsConnectionOutlivesACrowd(t *testing.T) {
 		t.Fatal(err)
 	}
 	get()
+}
+
+// A proxy that is trusted tells the client's address, and nobody else can.
+func TestOnlyATrustedProxyTellsTheClientsAddress(t *testing.T) {
+	b := newBesieged(t)
+	local := client.Unix(b.d.cfg.Paths.Socket, client.Options{})
+	defer local.Close()
+	// ask makes a project, with a header of the PROXY protocol in front.
+	ask := func() (status string, err error) {
+		conn, err := net.Dial("tcp", b.address)
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "PROXY TCP4 192.0.2.77 192.0.2.1 1234 8443\r\n"); err != nil {
+			return "", err
+		}
+		secure := tls.Client(conn, client.Pin(b.d.own.pair().Cert, &b.admin.TLS))
+		if _, err := io.WriteString(secure, "POST /1.0/projects HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 13\r\n\r\n{\"name\":\"p1\"}"); err != nil {
+			return "", err
+		}
+		answer, err := io.ReadAll(secure)
+		return string(answer[:min(len(answer), 12)]), err
+	}
+	if status, err := ask(); err == nil {
+		t.Errorf("anybody may tell an address: %s", status)
+	}
+	put := api.ServerPut{Config: api.ConfigMap{"core.https_trusted_proxy": "nonsense, 192.0.2.1, 127.0.0.1, ::1"}}
+	if _, err := local.Query(t.Context(), "PATCH", "/1.0", put, ""); err != nil {
+		t.Fatal(err)
+	}
+	events := b.d.events.Subscribe([]string{api.EventLifecycle}, "", true)
+	defer events.Close()
+	if status, err := ask(); err != nil || status != "HTTP/1.1 201" {
+		t.Errorf("%s, %v", status, err)
+	}
+	event := <-events.C()
+	var info api.EventLifecycleInfo
+	if err := json.Unmarshal(event.Metadata, &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.Action != "project-created" || info.Requestor.Address != "192.0.2.77" {
+		t.Errorf("%s by %+v", info.Action, info.Requestor)
+	}
+	if took, err := b.ask(); err != nil {
+		t.Errorf("without a header: %v after %s", err, took)
+	}
 }

@@ -36,8 +36,10 @@ type ListenFunc func(network, address string) (net.Listener, error)
 // certificate and hand members' connections to the replicated store.
 type listeners struct {
 	listen ListenFunc
-	server *http.Server
-	log    *slog.Logger
+	// proxies is a comma list of those who may tell a client's address.
+	proxies func() string
+	server  *http.Server
+	log     *slog.Logger
 
 	mu   sync.Mutex
 	open map[string]net.Listener // by configured address
@@ -56,8 +58,8 @@ type tlsIdentity struct {
 	own func() *tls.Certificate
 }
 
-func newListeners(listen ListenFunc, id tlsIdentity, members *raftstore.Endpoint, handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *listeners {
-	l := &listeners{listen: listen, log: logger, open: make(map[string]net.Listener), held: make(map[string]int)}
+func newListeners(listen ListenFunc, proxies func() string, id tlsIdentity, members *raftstore.Endpoint, handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *listeners {
+	l := &listeners{listen: listen, proxies: proxies, log: logger, open: make(map[string]net.Listener), held: make(map[string]int)}
 	l.server = newHTTPServer(handler, connContext, logger)
 	// Each stream of one connection may hold a body.
 	l.server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 64}
@@ -226,7 +228,7 @@ func (l *listeners) reopen(addresses []string) {
 func (l *listeners) serve(address string, ln net.Listener) {
 	l.open[address] = ln
 	l.wg.Go(func() {
-		if err := l.server.ServeTLS(newCrowdLimit(ln), "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := l.server.ServeTLS(behindProxies(newCrowdLimit(ln), l.proxies), "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			l.log.Error("listener ended", "address", address, "err", err)
 		}
 	})

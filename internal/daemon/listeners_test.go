@@ -72,7 +72,7 @@ func newMachine(t *testing.T, taken string) (*machine, *listeners) {
 	if _, err := m.listen("tcp", taken); err != nil {
 		t.Fatal(err)
 	}
-	l := newListeners(m.listen, tlsIdentity{}, &raftstore.Endpoint{}, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler))
+	l := newListeners(m.listen, func() string { return "" }, tlsIdentity{}, &raftstore.Endpoint{}, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { l.close(context.Background()) })
 	return m, l
 }

@@ -94,6 +94,7 @@ var libraries = map[string][]string{
 	// The last two name the interface of Raft's log, and nothing else: see TestRaftStaysInTheStore.
 	"github.com/hashicorp/raft":           {"internal/raftstore", "internal/daemon", "internal/clustertest"},
 	"github.com/hashicorp/raft-boltdb/v2": {"internal/raftstore"},
+	"github.com/pires/go-proxyproto":      {"internal/daemon"},
 	"github.com/prometheus/procfs":        {"internal/resources"},
 	"github.com/spf13/cobra":              {"cmd/incus", "cmd/incusd"},
 	"github.com/vishvananda/netlink":      {"internal/network"},
