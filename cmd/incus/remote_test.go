@@ -495,7 +495,10 @@ func TestReplacedCertificateOfAServerIsKept(t *testing.T) {
 	}
 	s.mustRun(t, "", "remote", "add", "prod", f.address, "--accept-certificate")
 	s.mustRun(t, "", "remote", "set-url", "prod", replaced)
-	s.mustRun(t, "", "cluster", "list", "prod:")
+	if !s.run("", "cluster", "list", "prod:") || !strings.Contains(s.stderr.String(), "Warning: the certificate of remote \"prod\" was replaced, "+
+		"and its former key endorses the new one, which is kept from now on: "+client.Fingerprint(next.Leaf)) {
+		t.Errorf("stderr: %s", &s.stderr)
+	}
 	if got := s.file("servercerts/prod.crt"); got != certificatePEM(next.Leaf) {
 		t.Errorf("kept %s", got)
 	}

@@ -31,8 +31,10 @@ type usedRemote struct {
 	// address is the one that was connected to, and cert what was shown there; empty over a socket.
 	address string
 	cert    *x509.Certificate
-	// next is the certificate that took the place of the saved one; nil if none did.
+	// next is the certificate that took the place of the saved one; nil if none did. It is led if the
+	// server has shown it, and not this command line supplied it.
 	next *x509.Certificate
+	led  bool
 }
 
 func (u *usedRemote) connected(address string, cert *x509.Certificate) {
@@ -44,7 +46,14 @@ func (u *usedRemote) connected(address string, cert *x509.Certificate) {
 func (u *usedRemote) moved(next *x509.Certificate) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.next = next
+	u.next, u.led = next, true
+}
+
+// supplied notes a certificate that this command line gave to the servers itself.
+func (u *usedRemote) supplied(next *x509.Certificate) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.next, u.led = next, false
 }
 
 // successor is the certificate that took the place of the saved one.
@@ -261,7 +270,7 @@ func (a *app) remember() {
 	if addr == "" && next == nil {
 		return
 	}
-	_ = a.change(func(c *conf.Config) error {
+	err := a.change(func(c *conf.Config) error {
 		r, known := c.Remote(used.name)
 		if !known || r.Global {
 			return errors.New("it is not ours any longer")
@@ -277,6 +286,15 @@ func (a *app) remember() {
 		}
 		return nil
 	})
+	if err == nil && next != nil && used.wasLed() {
+		a.warn("the certificate of remote %q was replaced, and its former key endorses the new one, which is kept from now on: %s", used.name, client.Fingerprint(next))
+	}
+}
+
+func (u *usedRemote) wasLed() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.led
 }
 
 // keepCertificate saves the certificate that the servers of the remote in use have from now on, as
@@ -284,7 +302,7 @@ func (a *app) remember() {
 func (a *app) keepCertificate(certificate string) {
 	cert, err := parseCertificate(certificate)
 	if err == nil && a.used.secured.Pinned != nil {
-		a.used.moved(cert)
+		a.used.supplied(cert)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"incusd/api"
 	"incusd/client"
 	"incusd/internal/clustertest"
+	"incusd/internal/raftstore"
 	"incusd/internal/trust"
 )
 
@@ -408,5 +409,67 @@ func TestClusterRenewsItsOwnCertificateAndNoOther(t *testing.T) {
 		clock.turn(20*365 - 190)
 		<-time.After(time.Minute)
 		requireShown(t, c, pair.Fingerprint())
+	})
+}
+
+// The leader dies when the member is gone and the key is still the old one. The wish is part of
+// the removal, and the next leader fulfils it.
+func TestKeyIsRotatedAlthoughTheLeaderDies(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+		var armed atomic.Bool
+		left := make(chan struct{})
+		once := sync.OnceFunc(func() { close(left) })
+		// The replacement of the certificate is what is appended first after the member has left.
+		leave := func(s *clustertest.Server) func(string) error {
+			return func(point string) error {
+				if v := s.View(); point == raftstore.PointAppend && armed.Load() && v != nil && v.Cluster().RotateKey {
+					once()
+					return errors.New("it dies here")
+				}
+				return nil
+			}
+		}
+		for i := range 4 {
+			s := c.AddServer(func(s *clustertest.Server) { clustertest.OnReach(leave(s))(s) })
+			if i == 0 {
+				s.MustBootstrap()
+			} else {
+				s.MustJoin(c.Servers()[0])
+			}
+		}
+		leader := c.Leader()
+		before := leader.View().Cluster().CertificateHash()
+		var by, gone *clustertest.Server
+		for _, s := range c.Servers() {
+			if s != leader {
+				by, gone = gone, s
+			}
+		}
+		armed.Store(true)
+		done := make(chan error, 1)
+		go func() {
+			done <- by.Do(c.Context(), "DELETE", "/1.0/cluster/members/"+gone.Host+"?rotate-key=1", nil, nil)
+		}()
+		<-left
+		leader.Kill()
+		armed.Store(false)
+		if err := <-done; err != nil && !errors.Is(err, api.OutcomeUnknown) && !errors.Is(err, api.NoQuorum) {
+			t.Errorf("the removal: %v", err)
+		}
+		c.Eventually("another key", func() error {
+			if now := by.View().Cluster(); now.RotateKey || now.CertificateHash() == before || len(now.Endorsements) > 0 {
+				return errors.New("it is the old one")
+			}
+			return nil
+		})
+		leader.MustStart()
+		cert, err := shown(c, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone.Stop()
+		requireShown(t, c, trust.Fingerprint(cert))
+		c.RequireConverged()
 	})
 }

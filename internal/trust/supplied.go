@@ -15,9 +15,9 @@ import (
 // keeps it from being shown to clients from the time now on. It fails with api.TooLarge,
 // api.BadRequest for what is no PEM, and with api.CertInvalid and api.ClockSkew.
 func CheckPair(certPEM, keyPEM string, now time.Time) (*KeyPair, error) {
-	for what, text := range map[string]string{"certificate": certPEM, "private key": keyPEM} {
-		if len(text) > maxMaterial {
-			return nil, api.Errorf(api.TooLarge, "The %s has %d bytes, the limit is %d", what, len(text), maxMaterial).
+	for _, part := range []struct{ what, text string }{{"certificate", certPEM}, {"private key", keyPEM}} {
+		if len(part.text) > maxMaterial {
+			return nil, api.Errorf(api.TooLarge, "The %s has %d bytes, the limit is %d", part.what, len(part.text), maxMaterial).
 				WithHint("send the certificate, its intermediates and its key, and nothing else")
 		}
 	}

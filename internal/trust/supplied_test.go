@@ -13,9 +13,10 @@ import (
 )
 
 func TestCheckPairNamesWhatIsWrong(t *testing.T) {
-	now := time.Now()
 	good, other, client := generate(t, Server), generate(t, Server), generate(t, Client)
 	rsaCert, rsaKey := rsaPair(t)
+	weakCert, weakKey := weakPair(t)
+	now := time.Now() // making RSA keys takes its time
 	past, err := GenerateAt(now.AddDate(-11, 0, 0), Server)
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +25,6 @@ func TestCheckPairNamesWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	weakCert, weakKey := weakPair(t)
 	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))
 	for _, test := range []struct {
 		name, cert, key string
