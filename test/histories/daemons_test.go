@@ -23,32 +23,6 @@ import (
 // outside is the host of the clients. It is never cut off.
 const outside = "clients"
 
-// TestHistoriesOfDaemonsInOneProcess plays some short runs, each under faults that follow
-// from its seed: the same ones by default, new ones by make histories. The seed repeats the faults and what the clients want; how the machine's
-// cores share the work differs each time.
-//
-//	HISTORIES_SEED=7 HISTORIES_RUNS=1 go test ./test/histories -run InOneProcess -v
-func TestHistoriesOfDaemonsInOneProcess(t *testing.T) {
-	if raceDetector {
-		// Each timer of a bubble leaves something on the stack that the detector keeps of the bubble's
-		// own goroutine. After some hundred thousand the process dies in the detector itself.
-		t.Skip("too many timers for the race detector; it runs once more without it")
-	}
-	seed, runs := number(t, "HISTORIES_SEED", 1), number(t, "HISTORIES_RUNS", 4)
-	for n := range runs {
-		seed := seed + n
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			var h *history
-			var s *storm
-			synctest.Test(t, func(t *testing.T) { h, s = play(t, seed) })
-			h.check(t)
-			if t.Failed() {
-				t.Logf("the faults:\n%s", s.log)
-			}
-		})
-	}
-}
-
 // number reads a number from the environment.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
