@@ -410,14 +410,16 @@ func (s *Server) Offline(name string) bool {
 	return ok && m.Offline
 }
 
-// Leads tells whether the server believes that it leads.
+// Leads tells whether the server believes that it leads a cluster, whatever it is called there.
 func (s *Server) Leads() bool {
-	v := s.View()
-	if v == nil || v.Leader == "" {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.daemon == nil {
 		return false
 	}
-	m, ok := v.Member(v.Leader)
-	return ok && m.Name == s.Host
+	v := s.daemon.View()
+	_, member := v.Member(v.Leader)
+	return member && v.Cluster().Enabled && v.Leader == s.daemon.ID()
 }
 
 // Leader waits until a running server leads, by its own belief and the others'.

@@ -171,6 +171,7 @@ func TestMemberIsRenamedUnderLoad(t *testing.T) {
 				member.MustStart()
 			}
 			requireName(c, member, row.ID, "other", op.ID)
+			c.Leader() // whatever it is called
 			l.written(c, l.count()+10)
 			l.end(c)
 			c.RequireConverged()

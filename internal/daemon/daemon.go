@@ -325,5 +325,8 @@ func (d *Daemon) location() string {
 	return "none"
 }
 
+// ID is the server's Raft ID, which is its member's ID too. A join or a reset changes it.
+func (d *Daemon) ID() string { return d.current.ID() }
+
 // View is the replicated state as this server's own replica has it; it may be stale.
 func (d *Daemon) View() *raftstore.View { return d.current.Local() }
