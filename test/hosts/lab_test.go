@@ -9,10 +9,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -131,9 +133,49 @@ func (l *lab) host(name, address string) *host {
 	l.must(h.links.AddrAdd(eth0, subnet))
 	l.up(h.links, "eth0")
 	l.must(os.MkdirAll(h.state, 0o711))
-	l.t.Cleanup(h.kill)
+	l.t.Cleanup(h.end)
 	h.start()
 	return h
+}
+
+// end is how a host leaves the lab: its daemon stops and leaves no process. What a daemon has left
+// that the test killed for good is ended, since its folder goes.
+func (h *host) end() {
+	running := h.daemon != nil
+	h.stop()
+	for pid, what := range h.processes() {
+		if running {
+			h.t.Errorf("%s stopped and left process %d: %s", h.name, pid, what)
+		}
+		h.must(syscall.Kill(pid, syscall.SIGKILL))
+	}
+	h.eventually("no process of "+h.name+" is left", func() error {
+		if left := h.processes(); len(left) > 0 {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
+	if h.t.Failed() {
+		if log, err := os.ReadFile(filepath.Join(h.dir, h.name+".log")); err == nil {
+			h.t.Logf("log of %s:\n%s", h.name, log)
+		}
+	}
+}
+
+// processes are those that name a file of the host, as its DHCP and DNS servers do, with their arguments.
+func (h *host) processes() map[int]string {
+	h.t.Helper()
+	found := map[int]string{}
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	h.must(err)
+	for _, name := range names {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		h.must(err)
+		if args, err := os.ReadFile(name); err == nil && bytes.Contains(args, []byte(h.state+"/")) {
+			found[pid] = strings.TrimSpace(string(bytes.ReplaceAll(args, []byte{0}, []byte(" "))))
+		}
+	}
+	return found
 }
 
 // command prepares a program that will run on the host.
@@ -181,21 +223,21 @@ func (h *host) signal(sig syscall.Signal) {
 		return
 	}
 	_ = h.daemon.Process.Signal(sig)
-	<-h.ended
+	select {
+	case <-h.ended:
+	case <-time.After(patience):
+		h.t.Errorf("%s does not end", h.name)
+		_ = h.daemon.Process.Kill()
+		<-h.ended
+	}
 	h.daemon = nil
 }
 
+// stop ends the daemon as a shutdown of the machine does.
 func (h *host) stop() { h.signal(syscall.SIGTERM) }
 
-// kill ends the daemon as a crash does. It is also how a test ends: then the log tells why.
-func (h *host) kill() {
-	h.signal(syscall.SIGKILL)
-	if h.t.Failed() {
-		if log, err := os.ReadFile(filepath.Join(h.dir, h.name+".log")); err == nil {
-			h.t.Logf("log of %s:\n%s", h.name, log)
-		}
-	}
-}
+// kill ends the daemon as a crash does.
+func (h *host) kill() { h.signal(syscall.SIGKILL) }
 
 // exec runs a program on the host, with input, and returns what it printed.
 func (h *host) exec(input, name string, args ...string) (stdout, stderr string, err error) {
