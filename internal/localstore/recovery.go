@@ -54,15 +54,17 @@ type Switch struct {
 }
 
 // SwitchReplica makes another replica the current one, all in one transaction. What shut the
-// member out is forgotten with the replica that it was about.
+// member out, or removed it, is forgotten with the replica that it was about.
 func (s *Store) SwitchReplica(to Switch) error {
 	return s.change(func(tx *bolt.Tx, data *contents) error {
-		data.current, data.shutOut, data.readmit = &to.Replica, nil, to.Readmit
+		data.current, data.shutOut, data.removal, data.readmit = &to.Replica, nil, nil, to.Readmit
 		if err := put(tx, bucketMember, keyCurrent, to.Replica); err != nil {
 			return err
 		}
-		if err := remove(tx, bucketMember, keyShutOut); err != nil {
-			return err
+		for _, key := range []string{keyShutOut, keyRemoval} {
+			if err := remove(tx, bucketMember, key); err != nil {
+				return err
+			}
 		}
 		if err := putOrRemove(tx, keyReadmit, to.Readmit, to.Readmit != nil); err != nil {
 			return err

@@ -16,6 +16,7 @@ func TestSwitchReplicaForgetsWhatTheOldOneWasAbout(t *testing.T) {
 	if out, ok := s.ShutOut(); !ok || out.Message != "why" || !out.Final {
 		t.Errorf("shut out %+v, %v", out, ok)
 	}
+	must(t, s.SetRemoval(Removal{Replica: "r1", Name: "n1"}))
 	next, due := Replica{ID: "r1", Dir: "r1.2", ClusterID: "c1", Incarnation: 2}, Readmission{Incarnation: 1, Index: 7, Term: 3}
 	must(t, s.SwitchReplica(Switch{Replica: next, Readmit: &due, Config: map[string]string{"a": "", "c": "3"}}))
 	s = reopened(t, s)
@@ -24,6 +25,9 @@ func TestSwitchReplicaForgetsWhatTheOldOneWasAbout(t *testing.T) {
 	}
 	if _, ok := s.ShutOut(); ok {
 		t.Error("still shut out")
+	}
+	if _, ok := s.Removal(); ok {
+		t.Error("still removed")
 	}
 	if at, ok := s.Readmission(); !ok || at != due {
 		t.Errorf("readmission %+v", at)

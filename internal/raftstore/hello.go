@@ -142,7 +142,9 @@ func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Co
 	st, err := link.open(ctx, peer, purpose)
 	var refused *refusedError
 	if errors.As(err, &refused) {
-		s.learnRemoval(refused.Removed)
+		if link.Lineage.heeds(refused.Lineage) {
+			s.learnRemoval(refused.Removed)
+		}
 		if link.Lineage.of(refused.Lineage) == kinNewer {
 			s.learnFenced(peer.ID, refused.welcome.Error)
 		}
@@ -241,8 +243,8 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 }
 
 // admit finds the replica that is called, or the answer for a caller that is not let in. The store
-// is nil for whoever has not proved to be a member: strangers are not told in which incarnation
-// the cluster is.
+// is nil for whoever has not proved to be a member, or to have been one: strangers are not told of
+// which lineage the cluster is.
 func (e *Endpoint) admit(h hello, chain []*x509.Certificate) (*Store, *welcome) {
 	s, ok := e.stores.get(h.To)
 	if !ok || s.cfg.ClusterID != h.Cluster || s.removed() {
@@ -253,7 +255,11 @@ func (e *Endpoint) admit(h hello, chain []*x509.Certificate) (*Store, *welcome) 
 		s.askAbout(h.From)
 	}
 	if !ok || !peer.shows(chain, s.cfg.Now()) {
-		return nil, s.refusal(h.From, fingerprintOf(chain))
+		refusal := s.refusal(h.From, fingerprintOf(chain))
+		if refusal.Removed != nil {
+			return s, refusal // whoever was removed must know by which lineage
+		}
+		return nil, refusal
 	}
 	if refusal := s.admitMember(h); refusal != nil {
 		return s, &welcome{Error: refusal}

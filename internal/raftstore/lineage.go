@@ -48,6 +48,17 @@ func (l Lineage) of(other Lineage) kin {
 	return kinSame
 }
 
+// heeds tells whether what other says of the end of a member counts for a replica of l: it does
+// unless other may be one that a recovery has ended, or a rival. All descend from the first
+// incarnation, so that a replica of it heeds every lineage.
+func (l Lineage) heeds(other Lineage) bool {
+	if l.Incarnation <= 1 {
+		return true
+	}
+	k := l.of(other)
+	return other.Incarnation != 0 && (k == kinSame || k == kinNewer)
+}
+
 // LineageOf is the lineage that view is of.
 func LineageOf(view *state.View) Lineage {
 	l := Lineage{Incarnation: view.Cluster().Incarnation}

@@ -12,7 +12,8 @@ import (
 // entry that may never reach it: from then on nobody speaks to it. It learns of it from its own
 // tables, or from the refusal of any connection that it opens; while nobody leads here, the roll
 // call opens some. Who refuses has proved to be a member of this cluster, and IDs are never used again,
-// so one tombstone settles it.
+// so one tombstone settles it, unless it is of a lineage that a recovery has ended: the cluster may
+// have gone on from this very member's copy.
 type standing struct {
 	mu      sync.Mutex
 	removed *state.Removed
