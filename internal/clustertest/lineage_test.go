@@ -1,6 +1,7 @@
 package clustertest_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -90,5 +91,129 @@ func TestARemovedMemberIsRecoveredFrom(t *testing.T) {
 		all[2].Stop()
 		all[2].MustStart()
 		c.Eventually("after a restart", func() error { return set(all[2], "user.y", "2") })
+	})
+}
+
+// twice is a cluster of six, voters m1 to m3, in two parts that know nothing of each other, each
+// recovered on its own: m1 with m4 and m5, which follow it, and m3 with m6. m2 is dead.
+func twice(t *testing.T) (c *clustertest.Cluster, here, there *clustertest.Server) {
+	t.Helper()
+	c = clustertest.New(t, 6)
+	withRoles(c, voters("m1", "m2", "m3"))
+	all := c.Servers()
+	if err := set(all[0], "user.before", "1"); err != nil {
+		t.Fatal(err)
+	}
+	c.RequireConverged()
+	all[1].Kill()
+	for _, a := range []string{"m1", "m4", "m5"} {
+		c.Net.Isolate(a, "m3", "m6")
+	}
+	recoverOn(c, all[0])
+	recoverOn(c, all[2])
+	readmitted(c, all[0], "m4", "m5")
+	readmitted(c, all[2], "m6")
+	withRolesOn(c, all[0], voters("m1", "m4", "m5"))
+	return c, all[0], all[2]
+}
+
+// readmitted waits until by counts the members called so as its own.
+func readmitted(c *clustertest.Cluster, by *clustertest.Server, names ...string) {
+	c.T.Helper()
+	c.Eventually("the members follow "+by.Host, func() error {
+		for _, name := range names {
+			if n, ok := fence(by, name); !ok || n != 0 || by.Offline(name) {
+				return fmt.Errorf("%s does not", name)
+			}
+		}
+		return nil
+	})
+}
+
+// A recovery is newer than what it came from, and not than whatever has a lower number.
+func TestTwoRecoveriesDoNotOutnumberAnother(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c, here, there := twice(t)
+		all := c.Servers()
+		all[3].Kill()
+		all[4].Kill()
+		recoverOn(c, here)
+		if n := here.View().Cluster().Incarnation; n != 3 {
+			t.Fatalf("incarnation %d", n)
+		}
+		c.Net.Heal()
+		time.Sleep(10 * time.Second)
+		for _, s := range []*clustertest.Server{here, there, all[5]} {
+			if err := set(s, "user."+s.Host, "1"); err != nil {
+				t.Errorf("a write on %s: %v", s.Host, err)
+			}
+		}
+	})
+}
+
+// Whoever slept through two recoveries follows the last, also if it first meets one of the first,
+// which is out of the cluster itself.
+func TestASleeperIsNotTurnedAwayByWhoIsOut(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 6)
+		withRoles(c, voters("m1", "m2", "m3"))
+		all := c.Servers()
+		c.RequireConverged()
+		all[5].Stop()
+		all[0].Kill()
+		all[1].Kill()
+		recoverOn(c, all[2])
+		readmitted(c, all[2], "m4", "m5")
+		withRolesOn(c, all[2], voters("m3", "m4", "m5"))
+		all[2].Kill()
+		all[4].Kill()
+		recoverOn(c, all[3])
+		all[2].MustStart()
+		c.Eventually("m3 is out", func() error { return wantReason(set(all[2], "user.x", "1"), api.MemberFenced) })
+
+		c.Net.Cut("m4", "m6")
+		all[5].MustStart()
+		c.Eventually("m6 hears of a recovery", func() error { return wantReason(set(all[5], "user.x", "1"), api.MemberFenced) })
+		time.Sleep(10 * time.Second)
+		c.Net.Heal()
+		readmitted(c, all[3], "m6")
+		if err := set(all[5], "user.x", "1"); err != nil {
+			t.Error(err)
+		}
+		if n, _ := fence(all[3], "m3"); n != 3 {
+			t.Errorf("m3, which had a vote, is fenced by incarnation %d", n)
+		}
+	})
+}
+
+// Neither of two recovered clusters is touched by the other, whatever it thinks of its members.
+func TestRivalsLeaveEachOtherAlone(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c, here, _ := twice(t)
+		all := c.Servers()
+		mine, theirs := []*clustertest.Server{all[0], all[3], all[4]}, []*clustertest.Server{all[2], all[5]}
+		// One of them has forgotten the other already.
+		if err := remove(c.Context(), here, "m6", true); err != nil {
+			t.Fatal(err)
+		}
+		c.Net.Heal()
+		time.Sleep(10 * time.Second)
+		for _, s := range append(mine, theirs...) {
+			if err := set(s, "user."+s.Host, "1"); err != nil {
+				t.Errorf("a write on %s: %v", s.Host, err)
+			}
+			if v, err := get(s, "user.before"); err != nil || v != "1" {
+				t.Errorf("user.before on %s is %q, %v", s.Host, v, err)
+			}
+		}
+		if v, _ := get(here, "user.m3"); v != "" {
+			t.Error("a change of one is in the other")
+		}
+		if v, err := get(all[4], "user.m4"); err != nil || v != "1" {
+			t.Errorf("user.m4 on m5 is %q, %v", v, err)
+		}
+		if v, err := get(all[5], "user.m3"); err != nil || v != "1" {
+			t.Errorf("user.m3 on m6 is %q, %v", v, err)
+		}
 	})
 }

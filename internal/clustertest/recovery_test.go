@@ -17,8 +17,14 @@ import (
 // withRoles waits until the members have the database roles that they are to have.
 func withRoles(c *clustertest.Cluster, want map[string]string) {
 	c.T.Helper()
+	withRolesOn(c, c.Leader(), want)
+}
+
+// withRolesOn is withRoles as one member sees it.
+func withRolesOn(c *clustertest.Cluster, by *clustertest.Server, want map[string]string) {
+	c.T.Helper()
 	c.Eventually("the roles", func() error {
-		view := c.Leader().View()
+		view := by.View()
 		for name, role := range want {
 			m, ok := view.MemberByName(name)
 			if !ok || m.Role != role || view.IsVoter(m.ID) != (role == state.RoleVoter) {

@@ -120,7 +120,7 @@ func (d *Daemon) adoptPresent(old *raftstore.Store, view *state.View) error {
 		return err
 	}
 	d.reachPoint(PointRebuilt)
-	readmit := localstore.Readmission{Incarnation: at.Incarnation, Index: at.Index, Term: at.Term}
+	readmit := localstore.Readmission{Incarnation: at.Incarnation, Recovery: at.Recovery, Index: at.Index, Term: at.Term}
 	if err := d.local.SwitchReplica(localstore.Switch{Replica: rep, Readmit: &readmit}); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (d *Daemon) useReplica(rep localstore.Replica) error {
 func (d *Daemon) readmit(store *raftstore.Store, at localstore.Readmission) (again bool) {
 	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
-	err := store.Readmit(ctx, state.MemberReadmit{ID: store.ID(), Incarnation: at.Incarnation, Index: at.Index, Term: at.Term})
+	err := store.Readmit(ctx, state.MemberReadmit{ID: store.ID(), Incarnation: at.Incarnation, Recovery: at.Recovery, Index: at.Index, Term: at.Term})
 	switch {
 	case errors.Is(err, api.MemberFenced), errors.Is(err, api.MemberRemoved):
 		reason := api.AsError(err)

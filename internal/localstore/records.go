@@ -36,9 +36,11 @@ type Move struct {
 }
 
 // A Readmission is due when a member that was shut out has taken over the state of its recovered
-// cluster: it names the last entry that it had applied before, and in which incarnation.
+// cluster: it names the last entry that it had applied before, in which incarnation, and the ID of
+// the recovery that began that one.
 type Readmission struct {
 	Incarnation int    `json:"incarnation"`
+	Recovery    string `json:"recovery,omitempty"`
 	Index       uint64 `json:"index"`
 	Term        uint64 `json:"term"`
 }

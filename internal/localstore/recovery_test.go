@@ -17,7 +17,7 @@ func TestSwitchReplicaForgetsWhatTheOldOneWasAbout(t *testing.T) {
 		t.Errorf("shut out %+v, %v", out, ok)
 	}
 	must(t, s.SetRemoval(Removal{Replica: "r1", Name: "n1"}))
-	next, due := Replica{ID: "r1", Dir: "r1.2", ClusterID: "c1", Incarnation: 2}, Readmission{Incarnation: 1, Index: 7, Term: 3}
+	next, due := Replica{ID: "r1", Dir: "r1.2", ClusterID: "c1", Incarnation: 2}, Readmission{Incarnation: 2, Recovery: "r1", Index: 7, Term: 3}
 	must(t, s.SwitchReplica(Switch{Replica: next, Readmit: &due, Config: map[string]string{"a": "", "c": "3"}}))
 	s = reopened(t, s)
 	if r, _ := s.Current(); r != next {

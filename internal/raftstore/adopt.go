@@ -35,13 +35,13 @@ type adoptReply struct {
 
 // Position is the last entry that this replica has applied, as a request for readmission names it.
 func (s *Store) Position() state.MemberReadmit {
-	view := s.fsm.state.View()
-	return state.MemberReadmit{ID: s.cfg.ID, Incarnation: s.lineage().Incarnation, Index: view.Index(), Term: view.Term()}
+	view, own := s.fsm.state.View(), s.lineage()
+	return state.MemberReadmit{ID: s.cfg.ID, Incarnation: own.Incarnation, Recovery: own.Recovery, Index: view.Index(), Term: view.Term()}
 }
 
 // FetchPresent asks the other members for the state of the recovered cluster. It fails with
-// api.MemberFenced when one of that cluster says that this member cannot follow it, and may be
-// tried again after any other error.
+// api.MemberFenced when one of that cluster says that this member cannot follow it, and no other
+// gives its state; it may be tried again after any other error.
 func (s *Store) FetchPresent(ctx context.Context) (*state.View, error) {
 	if s.votes() {
 		why := "This member was shut out by a recovery"
@@ -50,13 +50,19 @@ func (s *Store) FetchPresent(ctx context.Context) (*state.View, error) {
 		}
 		return nil, api.Errorf(api.MemberFenced, "%s; it had a vote, so it may hold changes that the recovered cluster lost, and cannot follow it", why)
 	}
-	var all error
+	var final, all error
 	for _, id := range s.peerIDs() {
 		view, err := s.fetchFrom(ctx, id)
-		if err == nil || errors.Is(err, api.MemberFenced) {
-			return view, err
+		switch {
+		case err == nil:
+			return view, nil
+		case errors.Is(err, api.MemberFenced):
+			final = err
 		}
 		all = errors.Join(all, err)
+	}
+	if final != nil {
+		return nil, final
 	}
 	return nil, fmt.Errorf("no member gave the state of the recovered cluster: %w", all)
 }
@@ -139,10 +145,14 @@ func (s *Store) presentFor(h hello, req adoptRequest) (*state.View, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timing.Call)
 	defer cancel()
 	view, err := s.Read(ctx)
+	if s.outcast() != nil {
+		// What ended this member's part says nothing of the one that asks.
+		return nil, api.Errorf(api.Unavailable, "this member is out of the cluster itself")
+	}
 	if err != nil {
 		return nil, err
 	}
-	ask := state.MemberReadmit{ID: h.From, Incarnation: h.Incarnation, Index: req.Index, Term: req.Term}
+	ask := state.MemberReadmit{ID: h.From, Incarnation: h.Incarnation, Recovery: h.Recovery, Index: req.Index, Term: req.Term}
 	if err := view.Readmissible(ask); err != nil {
 		return nil, err
 	}

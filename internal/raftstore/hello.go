@@ -272,8 +272,12 @@ func (s *Store) admitMember(h hello) *api.Error {
 	view := s.fsm.state.View()
 	m, hasRow := view.Member(h.From)
 	refusal, newer := judgeLineage(s.lineage(), view, h.Lineage)
-	if newer && hasRow && m.State == state.MemberActive {
+	switch {
+	case !newer || !hasRow || m.State != state.MemberActive:
+	case m.Fenced == 0:
 		s.learnFenced(h.From, refusal)
+	default:
+		s.askIfNewer(h.From)
 	}
 	if refusal == nil && hasRow && m.Fenced != 0 && h.Incarnation < m.Fenced {
 		refusal = fencedBy(view) // an empty replica of a member that had one

@@ -17,6 +17,10 @@ type Lineage struct {
 	Incarnation int `json:"incarnation,omitempty"`
 	// Recovery is the ID of the recovery that began it, empty for the first incarnation.
 	Recovery string `json:"recovery,omitempty"`
+	// Before are the IDs of the recoveries that began the incarnations before this one, latest
+	// first, as far back as they are remembered. A number says how often a cluster was recovered;
+	// only they say from which lineage it descends.
+	Before []string `json:"before,omitempty"`
 }
 
 // kin is how another lineage relates to one's own.
@@ -26,9 +30,9 @@ const (
 	kinSame kin = iota
 	// kinOlder is one that a recovery, known here, has ended.
 	kinOlder
-	// kinNewer is one that began with a recovery that is not known here.
+	// kinNewer is one that descends from this one by recoveries that are not known here.
 	kinNewer
-	// kinRival is one that began with another recovery of the same incarnation.
+	// kinRival is one of which neither descends from the other, or from which it cannot be told.
 	kinRival
 )
 
@@ -38,14 +42,24 @@ func (l Lineage) of(other Lineage) kin {
 	switch {
 	case l.Incarnation == 0, other.Incarnation == 0:
 		return kinSame
-	case other.Incarnation < l.Incarnation:
+	case other.Incarnation < l.Incarnation && l.descends(other):
 		return kinOlder
-	case other.Incarnation > l.Incarnation:
+	case other.Incarnation > l.Incarnation && other.descends(l):
 		return kinNewer
-	case other.Recovery != "" && l.Recovery != "" && other.Recovery != l.Recovery:
-		return kinRival
+	case other.Incarnation == l.Incarnation && other.Recovery == l.Recovery:
+		return kinSame
 	}
-	return kinSame
+	return kinRival
+}
+
+// descends tells whether l is known to have come of other, which is of an earlier incarnation. All
+// lineages of a cluster come of its first incarnation.
+func (l Lineage) descends(other Lineage) bool {
+	if other.Incarnation == 1 {
+		return true
+	}
+	back := l.Incarnation - other.Incarnation - 1
+	return other.Recovery != "" && back < len(l.Before) && l.Before[back] == other.Recovery
 }
 
 // heeds tells whether what other says of the end of a member counts for a replica of l: it does
@@ -62,8 +76,13 @@ func (l Lineage) heeds(other Lineage) bool {
 // LineageOf is the lineage that view is of.
 func LineageOf(view *state.View) Lineage {
 	l := Lineage{Incarnation: view.Cluster().Incarnation}
-	if r, ok := view.Recovery(); ok && r.Incarnation == l.Incarnation {
-		l.Recovery = r.ID
+	began := make(map[int]string)
+	for _, r := range view.Recoveries() {
+		began[r.Incarnation] = r.ID
+	}
+	l.Recovery = began[l.Incarnation]
+	for n := l.Incarnation - 1; began[n] != ""; n-- {
+		l.Before = append(l.Before, began[n])
 	}
 	return l
 }
@@ -86,15 +105,19 @@ func fencedBy(view *state.View) *api.Error {
 		r.Name, r.At.Format(time.RFC3339), r.Incarnation)
 }
 
-// rivals is what two members say to each other that were recovered independently.
-func rivals(own, other Lineage) *api.Error {
-	return api.Errorf(api.MemberFenced, "The cluster was recovered twice as incarnation %d, on members that did not know of each other (recoveries %.8s and %.8s)",
-		own.Incarnation, own.Recovery, other.Recovery).
-		WithHint("keep one of the two, and run on the other: incus admin cluster reset")
+// rivals is what a member says to another of which neither's lineage comes of the other's.
+func rivals(own Lineage, view *state.View, other Lineage) *api.Error {
+	here := own.String()
+	if r, ok := view.Recovery(); ok {
+		here = fmt.Sprintf("%s, from the copy of %q at %s", own, r.Name, r.At.Format(time.RFC3339))
+	}
+	return api.Errorf(api.MemberFenced, "The cluster was recovered twice, on members that did not know of each other: here as %s; there as %s", here, other).
+		WithHint("both go on and keep all they have; choose one, and end the other as docs/recover.md says: incus cluster remove NAME, and on its last member incus admin cluster disable")
 }
 
 // judgeLineage decides what becomes of a connection between this member and another, known one.
-// newer is set if it is this member that must stop.
+// newer is set if it is this member that must stop. Rivals only refuse each other: which of them
+// is to go on is for people to say.
 func judgeLineage(own Lineage, view *state.View, other Lineage) (refusal *api.Error, newer bool) {
 	switch own.of(other) {
 	case kinOlder:
@@ -102,7 +125,7 @@ func judgeLineage(own Lineage, view *state.View, other Lineage) (refusal *api.Er
 	case kinNewer:
 		return api.Errorf(api.MemberFenced, "The cluster was recovered, as incarnation %d, without this member, which is of incarnation %d", other.Incarnation, own.Incarnation), true
 	case kinRival:
-		return rivals(own, other), false
+		return rivals(own, view, other), false
 	}
 	return nil, false
 }

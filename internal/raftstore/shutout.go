@@ -47,6 +47,23 @@ func (s *Store) learnFenced(by string, reason *api.Error) {
 	})
 }
 
+// askIfNewer opens a connection to a fenced member that says to be of a later lineage. Its key alone
+// must not shut anybody out: machines that a recovery has left behind are given away, and their
+// keys with them. Who answers where the tables have it is believed, as everybody else is.
+func (s *Store) askIfNewer(id string) {
+	if !s.confirming.CompareAndSwap(false, true) {
+		return
+	}
+	if !s.spawn(func() {
+		defer s.confirming.Store(false)
+		if conn, err := s.dial(s.ctx, id, purposeCall); err == nil {
+			conn.Close()
+		}
+	}) {
+		s.confirming.Store(false)
+	}
+}
+
 // explain asks the member that was met, in whose log the recovery is, how it came about.
 func (s *Store) explain(by string, reason *api.Error) *api.Error {
 	peer, ok := s.peer(by)

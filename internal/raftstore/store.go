@@ -46,6 +46,8 @@ type Store struct {
 
 	// shutOut is why this member takes no part any more; nil while it does.
 	shutOut atomic.Pointer[api.Error]
+	// confirming is set while a fenced member is asked whether it is of a later lineage.
+	confirming atomic.Bool
 	// raftDone waits for Raft, which stops once.
 	raftOnce sync.Once
 	raftDone raft.Future

@@ -89,7 +89,7 @@ func samples() []sample {
 		{KindClusterRecover, 1, ClusterRecover{ID: "r1", MemberID: "id1", Incarnation: 2, Copy: LogExtent{Compacted: 5, Terms: []TermStart{{Term: 2, Index: 6}}, Last: 9},
 			Voters: []string{"id2"}}},
 		{KindClusterRestore, 1, ClusterRestore{ClusterID: "c2", Member: member, Name: "node1", Address: "10.0.0.1:8443"}},
-		{KindMemberReadmit, 1, MemberReadmit{ID: "id2", Incarnation: 1, Index: 8, Term: 2}},
+		{KindMemberReadmit, 1, MemberReadmit{ID: "id2", Incarnation: 2, Recovery: "r1", Index: 8, Term: 2}},
 		{KindTokenIssue, 1, TokenIssue{Token: token}},
 		{KindTokenClaim, 1, TokenClaim{Hash: "t", Name: "node2", Fingerprint: "fp2", Certificate: "cert", Proved: true}},
 		{KindTokenRevoke, 1, TokenRevoke{Operation: "op"}},
@@ -130,7 +130,7 @@ func samples() []sample {
 // additions name the newest golden file of kinds that got a field without a version of
 // its own; the files from before stay.
 var additions = map[string]string{KindTokenClaim: "-proved", KindMemberActivate: "-entities",
-	KindTokenIssue: "-replaces", KindTokenGrant: "-replaces", KindMemberRemove: "-rotate"}
+	KindTokenIssue: "-replaces", KindTokenGrant: "-replaces", KindMemberRemove: "-rotate", KindMemberReadmit: "-recovery"}
 
 func sampleCommand(t testing.TB, s sample) Command {
 	t.Helper()

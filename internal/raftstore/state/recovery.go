@@ -158,9 +158,10 @@ func (tx *transaction) fence(m, self *Member, incarnation int) {
 // one of the members again. Harmless when repeated. MemberFenced tells why another cannot.
 type MemberReadmit struct {
 	ID string `json:"id"`
-	// Incarnation is the one that the member comes from; Index and Term are of the last entry that
-	// it had applied in it.
+	// Incarnation is the one that the member comes from, and Recovery the ID of what began it, empty
+	// for the first; Index and Term are of the last entry that it had applied in it.
 	Incarnation int    `json:"incarnation"`
+	Recovery    string `json:"recovery,omitempty"`
 	Index       uint64 `json:"index"`
 	Term        uint64 `json:"term"`
 }
@@ -198,6 +199,10 @@ func readmissible(recoveries []*Recovery, m *Member, b *MemberReadmit) error {
 	if i < 0 {
 		return api.Errorf(api.MemberFenced, "Member %q is of incarnation %d, of which this cluster does not know how it ended", m.Name, b.Incarnation)
 	}
+	if !b.comesFrom(recoveries) {
+		return api.Errorf(api.MemberFenced, "Member %q is of an incarnation %d that began with another recovery (%.8s) than this cluster's: it may hold changes that this one never had, and cannot follow it",
+			m.Name, b.Incarnation, b.Recovery)
+	}
 	for _, r := range recoveries[i:] {
 		if slices.Contains(r.Voters, m.ID) {
 			return api.Errorf(api.MemberFenced, "Member %q had a vote when the cluster was recovered on %s at %s: it may hold changes that the cluster lost, and cannot follow it",
@@ -209,6 +214,15 @@ func readmissible(recoveries []*Recovery, m *Member, b *MemberReadmit) error {
 			m.Name, b.Index, b.Term, r.Name, r.At.Format(time.RFC3339), r.Copy.Last)
 	}
 	return nil
+}
+
+// comesFrom tells whether the member is of an incarnation that the cluster went through. A number
+// does not tell: members that know nothing of each other count alike.
+func (b *MemberReadmit) comesFrom(recoveries []*Recovery) bool {
+	if b.Incarnation == 1 {
+		return b.Recovery == ""
+	}
+	return slices.ContainsFunc(recoveries, func(r *Recovery) bool { return r.Incarnation == b.Incarnation && r.ID == b.Recovery })
 }
 
 // ClusterRestore is the body of "cluster.restore", version 1, which is never proposed: it is

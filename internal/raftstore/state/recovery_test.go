@@ -129,6 +129,7 @@ func TestReadmission(t *testing.T) {
 		{"ahead of the copy", ask(func(b *MemberReadmit) { b.Index = 21 }), api.MemberFenced, "entries up to 21 of term 4"},
 		{"another history", ask(func(b *MemberReadmit) { b.Term = 3 }), api.MemberFenced, "lacks"},
 		{"an unknown past", ask(func(b *MemberReadmit) { b.Incarnation = 2 }), api.MemberFenced, "does not know how it ended"},
+		{"a rival past", ask(func(b *MemberReadmit) { b.Recovery = "q1" }), api.MemberFenced, "another recovery"},
 		{"no member", ask(func(b *MemberReadmit) { b.ID = "id9" }), api.MemberRemoved, ""},
 	}
 	for _, tt := range refused {
@@ -169,6 +170,22 @@ func TestReadmissionAfterTwoRecoveries(t *testing.T) {
 	}
 	w.refused(api.MemberFenced, KindMemberReadmit, MemberReadmit{ID: "id3", Incarnation: 1, Index: 25, Term: 5})
 	w.must(KindMemberReadmit, MemberReadmit{ID: "id3", Incarnation: 1, Index: 16, Term: 4})
+}
+
+// What counts is the recovery, not how often there was one.
+func TestReadmissionFromARivalIncarnation(t *testing.T) {
+	w := trio(t)
+	w.must(KindClusterRecover, recoverBody())
+	w.must(KindClusterRecover, ClusterRecover{ID: "r2", MemberID: "id2", Incarnation: 3, Copy: LogExtent{Compacted: 30, Last: 30}})
+	b := MemberReadmit{ID: "id3", Incarnation: 2, Index: 16, Term: 4}
+	for _, rival := range []string{"", "q1", "r2"} {
+		b.Recovery = rival
+		if err := w.refused(api.MemberFenced, KindMemberReadmit, b); !strings.Contains(err.Error(), "another recovery") {
+			t.Errorf("from recovery %q: %v", rival, err)
+		}
+	}
+	b.Recovery = "r1"
+	w.must(KindMemberReadmit, b)
 }
 
 func TestOldRecoveriesAreForgotten(t *testing.T) {
