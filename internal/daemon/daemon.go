@@ -88,8 +88,9 @@ type Daemon struct {
 	// joins are the tries to settle a join that was cut off, and what follows the removal of
 	// this server. They may swap the replica, so they end before it is closed.
 	joins sync.WaitGroup
-	// startingOver is held while this server becomes an empty standalone one.
-	startingOver sync.Mutex
+	// startingOver is held while this server becomes an empty standalone one, and while it asks to
+	// be readmitted: a cluster must not count a member that has just been emptied.
+	startingOver turn
 	// resets are asked of watchStanding.
 	resets chan reset
 
@@ -159,19 +160,20 @@ func (d *Daemon) run() error {
 
 func newDaemon(cfg Config) *Daemon {
 	d := &Daemon{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		current:  &current{},
-		endpoint: &raftstore.Endpoint{},
-		events:   events.New(),
-		begun:    time.Now(),
-		opened:   make(chan struct{}),
-		started:  make(chan struct{}),
-		ready:    make(chan struct{}),
-		done:     make(chan struct{}),
-		swapped:  make(chan struct{}),
-		resets:   make(chan reset),
-		fenced:   make(chan struct{}, 1),
+		cfg:          cfg,
+		log:          cfg.Logger,
+		current:      &current{},
+		endpoint:     &raftstore.Endpoint{},
+		events:       events.New(),
+		begun:        time.Now(),
+		opened:       make(chan struct{}),
+		started:      make(chan struct{}),
+		ready:        make(chan struct{}),
+		done:         make(chan struct{}),
+		swapped:      make(chan struct{}),
+		resets:       make(chan reset),
+		startingOver: make(turn, 1),
+		fenced:       make(chan struct{}, 1),
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.failed, d.fail = context.WithCancelCause(context.Background())

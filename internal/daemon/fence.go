@@ -150,8 +150,15 @@ func (d *Daemon) useReplica(rep localstore.Replica) error {
 	return nil
 }
 
-// readmit asks the recovered cluster to count this member as one of its own.
+// readmit asks the recovered cluster to count this member as one of its own, unless it was reset.
 func (d *Daemon) readmit(store *raftstore.Store, at localstore.Readmission) (again bool) {
+	if d.startingOver.take(d.ctx) != nil {
+		return false
+	}
+	defer d.startingOver.give()
+	if d.current.store.Load() != store {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
 	err := store.Readmit(ctx, state.MemberReadmit{ID: store.ID(), Incarnation: at.Incarnation, Recovery: at.Recovery, Index: at.Index, Term: at.Term})

@@ -52,7 +52,7 @@ func (d *Daemon) watchStanding() {
 		case <-removed:
 		case <-again:
 		case r := <-d.resets:
-			r.answer <- d.startOver(r.store)
+			r.answer <- d.startOver(r.store, r.judge)
 		case <-swapped:
 		case <-d.ctx.Done():
 			return
@@ -95,7 +95,7 @@ func (d *Daemon) takeRemoval(store *raftstore.Store, r *state.Removed) (done boo
 		return false
 	}
 	if r.Graceful {
-		if err := d.startOver(store); err != nil {
+		if err := d.startOver(store, func() error { return nil }); err != nil {
 			d.log.Warn("this server was removed from its cluster and could not start over yet; trying again", "err", err)
 			return false
 		}
@@ -123,21 +123,39 @@ func (d *Daemon) notedRemoval(replica string) *state.Removed {
 	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.pair().Fingerprint()}
 }
 
-// A reset is asked for one replica, which was judged before: another one that took its place
-// meanwhile is not meant.
+// A reset is asked for one replica: another one that took its place meanwhile is not meant. It is
+// judged when it is asked for, and once more before it is done, since a member that was fenced or
+// out of reach may be one of a working cluster by then.
 type reset struct {
 	store  *raftstore.Store
+	judge  func() error
 	answer chan error
 }
 
+// A turn is held by one at a time. Unlike a mutex it can be given up waiting for.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) give() { <-t }
+
 // startOver makes this server a standalone one with an empty store, unless old is not the
-// replica in use any more. The local store's transaction is the moment it happens: a crash
+// replica in use any more, or judge, which is asked last, refuses. The local store's transaction is the moment it happens: a crash
 // before it leaves a folder that the next start sweeps away, a crash after it finds the new
 // replica in use. Its own key and keys stay; what was made for the old replica is removed by
 // the applier, since nobody owns it any more.
-func (d *Daemon) startOver(old *raftstore.Store) error {
-	d.startingOver.Lock()
-	defer d.startingOver.Unlock()
+func (d *Daemon) startOver(old *raftstore.Store, judge func() error) error {
+	if err := d.startingOver.take(d.ctx); err != nil {
+		return api.ShuttingDown
+	}
+	defer d.startingOver.give()
 	end, err := d.joiner.Begin()
 	if err != nil {
 		return err
@@ -152,15 +170,14 @@ func (d *Daemon) startOver(old *raftstore.Store) error {
 	if err != nil {
 		return err
 	}
-	if err := d.takeOver(next, rep); err != nil {
+	if err := d.takeOver(next, rep, judge); err != nil {
 		if err := next.Close(); err != nil {
 			d.log.Warn("close the empty replica", "err", err)
 		}
-		if now, _ := d.local.Current(); now.Dir != rep.Dir {
-			d.removeReplica(rep.Dir)
-		}
+		d.removeReplica(rep.Dir)
 		return err
 	}
+	d.reachPoint(PointStartedOver)
 	d.endpoint.Attach(next)
 	d.use(next)
 	d.applier.Kick()
@@ -170,22 +187,24 @@ func (d *Daemon) startOver(old *raftstore.Store) error {
 // awaitStartOver lets a server that has just left its cluster put the old one away, before it
 // forms or joins the next.
 func (d *Daemon) awaitStartOver() {
-	d.startingOver.Lock()
-	defer d.startingOver.Unlock()
+	if d.startingOver.take(d.ctx) == nil {
+		d.startingOver.give()
+	}
 }
 
-// takeOver notes the empty replica as the one in use, once there is something in it.
-func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica) error {
+// takeOver notes the empty replica as the one in use, once there is something in it. After an
+// error the old one still is.
+func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica, judge func() error) error {
 	if err := d.initCluster(next, rep.ClusterID); err != nil {
 		return err
 	}
 	if err := d.reach(PointEmptied); err != nil {
 		return err
 	}
-	if err := d.local.StartOver(rep); err != nil {
+	if err := judge(); err != nil {
 		return err
 	}
-	return d.reach(PointStartedOver)
+	return d.local.StartOver(rep)
 }
 
 // isOut tells whether this server is known to have no part in its cluster any more.
@@ -203,23 +222,14 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 		return api.Errorf(api.Unavailable, "Daemon is starting up")
 	}
 	store := d.current.store.Load()
-	removed := isOut(store)
-	view, working := store.Local(), false
-	if view.Cluster().Enabled && !removed {
-		short, cancel := context.WithTimeout(ctx, resetCheck)
-		defer cancel()
-		if fresh, err := store.Read(short); err == nil {
-			view, working = fresh, true
-		}
-		removed = isOut(store)
-	}
-	if err := membership.MayReset(view.View, store.ID(), removed, working, force); err != nil {
+	judge := func(ctx context.Context) error { return mayReset(ctx, store, force) }
+	if err := judge(ctx); err != nil {
 		return err
 	}
 	d.log.Warn("this server starts over as a standalone one: an administrator has reset it")
 	answer := make(chan error, 1)
 	select {
-	case d.resets <- reset{store, answer}:
+	case d.resets <- reset{store, func() error { return judge(d.ctx) }, answer}:
 	case <-ctx.Done():
 		return api.Errorf(api.Timeout, "This server is busy leaving its cluster")
 	case <-d.ctx.Done():
@@ -231,4 +241,20 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 	case <-ctx.Done():
 		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: the reset goes on")
 	}
+}
+
+// mayReset tells why the member whose replica it is must not become a standalone server; nil if
+// it may. It blocks for resetCheck at most.
+func mayReset(ctx context.Context, store *raftstore.Store, force bool) error {
+	removed := isOut(store)
+	view, working := store.Local(), false
+	if view.Cluster().Enabled && !removed {
+		short, cancel := context.WithTimeout(ctx, resetCheck)
+		defer cancel()
+		if fresh, err := store.Read(short); err == nil {
+			view, working = fresh, true
+		}
+		removed = isOut(store)
+	}
+	return membership.MayReset(view.View, store.ID(), removed, working, force)
 }
