@@ -24,7 +24,7 @@ import (
 
 // node is one member of a test cluster: a store behind a listener of the test network.
 type node struct {
-	t     *testing.T
+	t     testing.TB
 	c     *cluster
 	host  string
 	id    string
@@ -42,7 +42,7 @@ type node struct {
 
 // cluster is a handful of nodes on one network.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	net   *clustertest.Network
 	id    string
 	nodes []*node
@@ -54,7 +54,7 @@ func (n *node) peer() raftstore.Peer {
 	return raftstore.Peer{ID: n.id, Address: n.address(), Fingerprint: n.pair.Fingerprint()}
 }
 
-func newCluster(t *testing.T, size int) *cluster {
+func newCluster(t testing.TB, size int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: clustertest.NewNetwork(), id: uuid.NewString()}
 	for range size {
@@ -153,7 +153,7 @@ func serve(ln net.Listener, ep *raftstore.Endpoint, pair *trust.KeyPair) {
 	}
 }
 
-func logger(t *testing.T) *slog.Logger {
+func logger(t testing.TB) *slog.Logger {
 	if os.Getenv("RAFT_LOG") == "" {
 		return slog.New(slog.DiscardHandler)
 	}
@@ -244,7 +244,7 @@ func (c *cluster) ctx() context.Context {
 	return ctx
 }
 
-func command(t *testing.T, kind string, body any) state.Command {
+func command(t testing.TB, kind string, body any) state.Command {
 	t.Helper()
 	cmd, err := state.NewCommand(kind, uuid.NewString(), time.Now(), nil, body)
 	must(t, err)
@@ -269,14 +269,14 @@ func (c *cluster) get(n *node, key string) string {
 	return v.Config()[key]
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantReason(t *testing.T, err error, reason api.Reason) {
+func wantReason(t testing.TB, err error, reason api.Reason) {
 	t.Helper()
 	if !errors.Is(err, reason) {
 		t.Fatalf("got error %v, want reason %s", err, reason)

@@ -225,14 +225,8 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 	if err := readMessage(st.r, &h); err != nil {
 		return
 	}
-	s, refusal := e.admit(h, conn.ConnectionState().PeerCertificates)
-	if refusal == nil {
-		refusal = &welcome{}
-	}
-	if s != nil {
-		refusal.Lineage = s.lineage()
-	}
-	if err := writeMessage(conn, refusal); err != nil || refusal.Error != nil {
+	s, answer := e.welcome(h, conn.ConnectionState().PeerCertificates)
+	if err := writeMessage(conn, answer); err != nil || answer.Error != nil {
 		return
 	}
 	conn.SetDeadline(time.Time{})
@@ -240,6 +234,19 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 		known.Recognized() // a listener that makes room for members
 	}
 	s.serveStream(st, h)
+}
+
+// welcome answers a hello of whoever has shown the certificates of chain. The store is that which
+// is called; nil for strangers.
+func (e *Endpoint) welcome(h hello, chain []*x509.Certificate) (*Store, *welcome) {
+	s, answer := e.admit(h, chain)
+	if answer == nil {
+		answer = &welcome{}
+	}
+	if s != nil {
+		answer.Lineage = s.lineage()
+	}
+	return s, answer
 }
 
 // admit finds the replica that is called, or the answer for a caller that is not let in. The store

@@ -1,0 +1,20 @@
+package raftstore
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/x509"
+
+	"incusd/api"
+)
+
+// Answer is what the endpoint says to an opening message, and whether it goes on with whoever
+// has shown cert. It fails when the message cannot be read.
+func (e *Endpoint) Answer(message []byte, cert *x509.Certificate) (admitted bool, refusal *api.Error, lineage Lineage, err error) {
+	var h hello
+	if err := readMessage(bufio.NewReaderSize(bytes.NewReader(message), maxHello), &h); err != nil {
+		return false, nil, Lineage{}, err
+	}
+	s, answer := e.welcome(h, []*x509.Certificate{cert})
+	return s != nil && answer.Error == nil, answer.Error, answer.Lineage, nil
+}
