@@ -7,7 +7,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -116,5 +120,33 @@ func TestNothingIsOpenedAfterClose(t *testing.T) {
 	}
 	if got := m.addresses(); len(got) != 1 {
 		t.Errorf("listening on %v", got)
+	}
+}
+
+// Whoever is in the group may open the socket, and nobody else.
+func TestSocketIsForOneGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "unix.socket")
+	own, err := user.LookupGroupId(strconv.Itoa(os.Getgid()))
+	if err != nil {
+		t.Skip(err)
+	}
+	ln, err := listenUnix(path, own.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gid := info.Sys().(*syscall.Stat_t).Gid; info.Mode().Perm() != 0o660 || int(gid) != os.Getgid() {
+		t.Errorf("mode %v, group %d", info.Mode(), gid)
+	}
+	other := filepath.Join(t.TempDir(), "unix.socket")
+	if _, err := listenUnix(other, "no such group"); err == nil {
+		t.Error("a group that is not there was taken")
+	}
+	if _, err := net.Dial("unix", other); err == nil {
+		t.Error("the socket is open all the same")
 	}
 }
