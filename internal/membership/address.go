@@ -90,6 +90,7 @@ func Announce(ctx context.Context, n Neighbours, address string, look Look, now 
 			return nil
 		case answered && isFinal(err):
 			return err
+		case errors.Is(last, api.OutcomeUnknown): // whoever has it may yet bring it through
 		case answered || errors.Is(err, api.OutcomeUnknown):
 			last = api.AsError(err)
 		}

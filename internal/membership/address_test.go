@@ -72,6 +72,8 @@ func TestAnnounceAsksUntilSomebodyDecides(t *testing.T) {
 		{name: "the cluster refuses", village: &village{others: all, answers: map[string]error{"a": api.AddressTaken, "b": nil}}, want: api.AddressTaken, asked: []string{"a"}},
 		{name: "nobody gets there", village: &village{others: all, answers: map[string]error{"a": api.AddressUnreach, "c": api.AddressUnreach}},
 			want: api.AddressUnreach, asked: all},
+		{name: "the first may have taken it", village: &village{others: all, answers: map[string]error{"a": api.OutcomeUnknown, "b": api.NoQuorum, "c": api.AddressUnreach}},
+			want: api.OutcomeUnknown, asked: all},
 		{name: "nobody answers", village: &village{others: all}, want: api.NoQuorum, asked: all},
 		{name: "alone", village: &village{}, proposed: 1},
 		{name: "the leader itself", village: &village{leads: true, others: all, blind: map[string]error{"a": nil}}, proposed: 1},
