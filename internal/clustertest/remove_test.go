@@ -471,3 +471,29 @@ func TestDeadMemberIsReplacedUnderItsName(t *testing.T) {
 	all[2].MustStart()
 	c.Eventually("the old one knows", func() error { return wantReason(set(all[2], "user.x", "1"), api.MemberRemoved) })
 }
+
+func TestMemberIsNotRemovedWhenOnlyClientsAreLeft(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 2)
+		c.RequireConverged()
+		leader := c.Leader()
+		other := pick(t, c, 'S')
+		var m api.ClusterMember
+		path := "/1.0/cluster/members/" + other.Host
+		if err := leader.Do(c.Context(), "GET", path, nil, &m); err != nil {
+			t.Fatal(err)
+		}
+		m.Roles = append(m.Roles, api.RoleDatabaseClient)
+		if err := leader.Do(c.Context(), "PUT", path, m.ClusterMemberPut, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, force := range []bool{false, true} {
+			if err := remove(c.Context(), other, leader.Host, force); !errors.Is(err, api.QuorumNeeded) {
+				t.Errorf("force %v: %v", force, err)
+			}
+		}
+		if err := remove(c.Context(), leader, other.Host, false); err != nil {
+			t.Errorf("the client: %v", err)
+		}
+	})
+}

@@ -153,6 +153,8 @@ func checkHeirs(m *Member, others []*Member) error {
 			why = append(why, o.Name+" is being removed")
 		case o.Fenced > 0:
 			why = append(why, o.Name+" is shut out")
+		case !o.absent():
+			why = append(why, o.Name+" has the role "+api.RoleDatabaseClient)
 		default:
 			why = append(why, o.Name+" is offline")
 		}
@@ -160,9 +162,12 @@ func checkHeirs(m *Member, others []*Member) error {
 	return api.Errorf(api.QuorumNeeded, "Without member %q the cluster would have no quorum: %s", m.Name, strings.Join(why, ", "))
 }
 
-// CanTakeOver tells whether one of the members can take a vote over.
+// CanTakeOver tells whether one of the members can take a vote over, or has one.
 func CanTakeOver(members []*Member) bool {
-	return slices.ContainsFunc(members, func(m *Member) bool { return m.Removal == nil && !m.absent() })
+	return slices.ContainsFunc(members, func(m *Member) bool {
+		client := slices.Contains(m.Roles, api.RoleDatabaseClient)
+		return m.Removal == nil && !m.absent() && (!client || m.Role == RoleVoter)
+	})
 }
 
 // volumesOn lists the custom volumes that lie on a member.

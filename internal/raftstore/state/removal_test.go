@@ -70,6 +70,16 @@ func TestRemovalBeginsOrSaysWhyNot(t *testing.T) {
 			w.must(KindEntityCreate, EntityCreate{ID: "v" + name, Kind: EntityVolume, Project: "default", Pool: "local", Name: name, Type: "filesystem", MemberID: "id2"})
 		}
 	}
+	client := func(w *world, ids ...string) {
+		for _, id := range ids {
+			w.must(KindMemberUpdate, MemberUpdate{ID: id, Roles: []string{api.RoleDatabaseClient}, FailureDomain: "default", Groups: []string{"default"}})
+		}
+	}
+	spare := func(w *world, ids ...string) {
+		for _, id := range ids {
+			w.must(KindMemberRole, MemberRole{Changes: []RoleChange{{ID: id, Role: RoleSpare}}})
+		}
+	}
 	tests := []struct {
 		name    string
 		prepare func(*world)
@@ -87,6 +97,10 @@ func TestRemovalBeginsOrSaysWhyNot(t *testing.T) {
 		{"one of which the others are offline", func(w *world) { w.offline("id2", "id3") }, "id1", false, api.QuorumNeeded,
 			`Without member "node1" the cluster would have no quorum: node2 is offline, node3 is offline`},
 		{"the same by force", func(w *world) { w.offline("id2", "id3") }, "id1", true, api.QuorumNeeded, ""},
+		{"one of which the others are clients", func(w *world) { client(w, "id2", "id3"); spare(w, "id2", "id3") }, "id1", true, api.QuorumNeeded,
+			`Without member "node1" the cluster would have no quorum: node2 has the role database-client, node3 has the role database-client`},
+		{"one of which another is a client", func(w *world) { client(w, "id2"); spare(w, "id2") }, "id1", false, "", ""},
+		{"one that is dead, beside a voter that shall be a client", func(w *world) { w.offline("id2", "id3"); client(w, "id1") }, "id2", true, "", ""},
 		{"the last of three", func(w *world) { w.remove("id2", false); w.remove("id3", false) }, "id1", true, api.QuorumNeeded,
 			`Without member "node1" the cluster would have no quorum: node2 is being removed, node3 is being removed`},
 	}
