@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -135,4 +136,52 @@ func TestJoinGoesOnOverASlowAndPartlyCutNetwork(t *testing.T) {
 	}
 	c.Net.Heal()
 	c.RequireConverged()
+}
+
+// hangingDisk does not end a write before it is released.
+type hangingDisk struct {
+	raft.LogStore
+	hung atomic.Pointer[chan struct{}]
+}
+
+func (d *hangingDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
+
+func (d *hangingDisk) StoreLogs(logs []*raft.Log) error {
+	if released := d.hung.Load(); released != nil {
+		<-*released
+	}
+	return d.LogStore.StoreLogs(logs)
+}
+
+func TestVoterWhoseDiskHangsIsReplacedAndComesBack(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 2)
+		disk := &hangingDisk{}
+		victim := c.AddServer(clustertest.OnDisk(func(l raft.LogStore) raft.LogStore { disk.LogStore = l; return disk }))
+		by := c.Servers()[0]
+		victim.MustJoin(by)
+		c.AddServer().MustJoin(by)
+		c.RequireConverged()
+		if !by.View().IsVoter(memberID(by, victim.Host)) || victim.Leads() {
+			t.Fatalf("roles are %s", roles(by))
+		}
+		released := make(chan struct{})
+		disk.hung.Store(&released)
+		c.Eventually("a write", func() error { return set(by, "user.x", "1") })
+		c.Eventually("another votes instead", func() error {
+			if got := roles(by); got[2] != '-' || strings.Count(got, "-") != 1 {
+				return errors.New(got)
+			}
+			return nil
+		})
+		disk.hung.Store(nil)
+		close(released)
+		c.Eventually("it is back", func() error {
+			if by.Offline(victim.Host) {
+				return errors.New("it is offline")
+			}
+			return nil
+		})
+		c.RequireConverged()
+	})
 }

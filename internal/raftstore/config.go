@@ -29,7 +29,8 @@ type Timing struct {
 	// Call bounds one call to another member. Default 2 s.
 	Call time.Duration
 	// DiskStall is how long one write to the log may take before a leader falls silent,
-	// so that a member with a working disk takes over. Default 3 s.
+	// so that a member with a working disk takes over; a follower falls silent after three times
+	// as long, and is replaced like one that died. Default 3 s.
 	DiskStall time.Duration
 	// GiveUp is how long there may have been no leader before calls stop waiting for one.
 	// Default 10 times Election: an election that can succeed has by then.
@@ -110,7 +111,7 @@ type Config struct {
 	// it chooses if that is "". It returns who leads then.
 	OnTransfer func(ctx context.Context, to string) (leader string, err error)
 	// Moved are other addresses of members, by ID: each counts while the member's row, or Peers,
-	// has the address that it replaces.
+	// has the address that it replaces, and never again after the row has had another one.
 	Moved map[string]Move
 	// Incarnation is the one that the replica was of when it was last open; 0 for a new one.
 	Incarnation int

@@ -13,11 +13,11 @@ import (
 	"incusd/internal/raftstore/state"
 )
 
-// transport is Raft's network transport with four additions: it knows when each
+// transport is Raft's network transport with five additions: it knows when each
 // peer last answered, it holds replication to a peer that does not answer until it
 // does (Raft's own back-off would sleep up to ten seconds after its return), it sends
-// fewer heartbeats to peers without a vote, and this member can be told of a commit
-// without waiting for the next round.
+// fewer heartbeats to peers without a vote, it answers none while the disk hangs, and this
+// member can be told of a commit without waiting for the next round.
 type transport struct {
 	*raft.NetworkTransport
 	store   *Store
@@ -79,8 +79,8 @@ func (t *transport) pump() {
 // Consumer implements raft.Transport.
 func (t *transport) Consumer() <-chan raft.RPC { return t.consume }
 
-// errSilent is why a leader with a hung disk sends nothing: the others shall elect
-// one that can write.
+// errSilent is why a member with a hung disk sends and answers nothing: the others shall
+// elect a leader that can write, and let somebody vote whose vote counts.
 var errSilent = errors.New("silent: the disk of this member hangs")
 
 // AppendEntries implements raft.Transport.
@@ -100,6 +100,21 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		t.awaitAnswer(string(id), args.Term)
 	}
 	return err
+}
+
+// SetHeartbeatHandler implements raft.Transport. Raft answers heartbeats beside its own work,
+// and so would show a member online that has not written an entry for hours. It is given more
+// time than a leader: with two voters of three its silence ends leadership, for a disk that may
+// go on in a moment.
+func (t *transport) SetHeartbeatHandler(answer func(raft.RPC)) {
+	const patience = 3
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if t.store.log.stalled(patience * t.store.cfg.Timing.DiskStall) {
+			rpc.Respond(nil, errSilent)
+			return
+		}
+		answer(rpc)
+	})
 }
 
 // pace holds a heartbeat to a peer without a vote until one is due. Raft sends some twenty in a
