@@ -158,3 +158,28 @@ func TestMemberMovesWithoutALeaderThatReachesIt(t *testing.T) {
 	}
 	requireAddress(c, mover, "m3:9443")
 }
+
+func TestMemberMovesBackAfterAnEdit(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		c.RequireConverged()
+		mover := c.Servers()[2]
+		for _, s := range c.Servers() {
+			s.Stop()
+		}
+		for _, s := range c.Servers() {
+			if err := s.Edit(map[string]string{mover.Host: mover.Host + ":9443"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range c.Servers() {
+			s.MustStart()
+		}
+		requireAddress(c, mover, mover.Host+":9443")
+		if err := mover.MoveTo(c.Context(), mover.Address(), false); err != nil {
+			t.Fatal(err)
+		}
+		restartAll(c)
+		requireAddress(c, mover, mover.Address())
+	})
+}

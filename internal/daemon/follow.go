@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 
 	"incusd/api"
@@ -36,6 +37,7 @@ func (d *Daemon) keep(view *raftstore.View) {
 	if err := d.local.NoteIncarnation(view.Cluster().Incarnation); err != nil {
 		d.log.Error("note the cluster's incarnation", "err", err)
 	}
+	d.forgetMoves(view)
 	// Before the replica has seen the present it may lack members that are noted already.
 	if store := d.current.store.Load(); !view.Cluster().Enabled || !store.Synced() {
 		return
@@ -46,6 +48,19 @@ func (d *Daemon) keep(view *raftstore.View) {
 	}
 	if err := d.local.SetPeers(peers); err != nil {
 		d.log.Error("note the members", "err", err)
+	}
+}
+
+// forgetMoves drops the notes of moves that the cluster knows by now.
+func (d *Daemon) forgetMoves(view *raftstore.View) {
+	moved := d.local.Moved()
+	noted := len(moved)
+	maps.DeleteFunc(moved, func(id string, m localstore.Move) bool { return raftstore.Move(m).Spent(view.View, id) })
+	if len(moved) == noted {
+		return
+	}
+	if err := d.local.SetMoved(moved, nil); err != nil {
+		d.log.Error("forget a move that the cluster knows", "err", err)
 	}
 }
 

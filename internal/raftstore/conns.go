@@ -98,6 +98,7 @@ func (s *Store) watchPeers() {
 			s.learnRemoval(r)
 			return
 		}
+		s.moves.forget(view)
 		s.conns.closeIf(func(peer string) bool {
 			_, known := s.peer(peer)
 			return !known

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,7 @@ type Store struct {
 	leadership leadership
 
 	hints    peerHints
+	moves    moves
 	roll     roll
 	standing standing
 
@@ -92,6 +94,7 @@ func newStore(cfg Config, d *disk) *Store {
 	s.leadership.changed = make(chan struct{})
 	s.leadership.lost = time.Now()
 	s.standing.known = make(chan struct{})
+	s.moves.noted = maps.Clone(cfg.Moved)
 	s.fsm = newFSM(s)
 	var logs raft.LogStore = d.db
 	if cfg.WrapLog != nil {
@@ -416,7 +419,7 @@ func (s *Store) spawn(f func()) bool {
 func (s *Store) peer(id string) (Peer, bool) {
 	view := s.fsm.state.View()
 	if m, ok := view.Member(id); ok && m.Address != "" {
-		return s.moved(Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint, Former: m.Former}), true
+		return s.moves.apply(Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint, Former: m.Former}), true
 	}
 	if _, removed := view.Removed(id); removed {
 		return Peer{}, false
@@ -424,19 +427,11 @@ func (s *Store) peer(id string) (Peer, bool) {
 	if !s.caughtUp.Load() {
 		for _, p := range s.cfg.Peers {
 			if p.ID == id {
-				return s.moved(p), true
+				return s.moves.apply(p), true
 			}
 		}
 	}
 	return s.hints.get(id, s.fsm.applied.Load())
-}
-
-// moved gives a peer the address that an administrator noted for it here.
-func (s *Store) moved(p Peer) Peer {
-	if move, ok := s.cfg.Moved[p.ID]; ok && move.From == p.Address {
-		p.Address = move.To
-	}
-	return p
 }
 
 // peerIDs lists all members known, other than this one.
