@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"incusd/api"
 	"incusd/internal/clustertest"
@@ -181,5 +182,33 @@ func TestMemberMovesBackAfterAnEdit(t *testing.T) {
 		}
 		restartAll(c)
 		requireAddress(c, mover, mover.Address())
+	})
+}
+
+func TestMemberVotesAlthoughAnotherOfItsAddressesIsGone(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		c.RequireConverged()
+		s := c.Servers()[2]
+		s.Stop()
+		if err := s.SetLocal(map[string]string{"core.https_address": "office:8443"}); err != nil {
+			t.Fatal(err)
+		}
+		taken, err := c.Net.Listen("office:8443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.MustStart()
+		requireAddress(c, s, s.Address())
+		time.Sleep(2 * time.Minute) // in virtual time: a network that is that late
+		taken.Close()
+		c.Eventually("it listens there, too", func() error {
+			conn, err := c.Net.Dialer("m1")(c.Context(), "office:8443")
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+		c.RequireConverged()
 	})
 }

@@ -23,8 +23,9 @@ func listenAddresses(local map[string]string) []string {
 	return out
 }
 
-// listenAtStart opens the listeners. A clustered server whose address is not there yet
-// (the network comes up late) tries again for a minute, and meanwhile answers on its socket.
+// listenAtStart opens the listeners. A clustered server whose addresses are not all there yet (a
+// network comes up late, or not at all) listens on those that are, so that clients' network keeps
+// no voter out, and tries again until it is stopped.
 func (d *Daemon) listenAtStart() error {
 	err := d.https.set(d.addresses()...)
 	if err == nil {
@@ -35,21 +36,33 @@ func (d *Daemon) listenAtStart() error {
 		return nil
 	}
 	d.log.Warn("cannot listen yet, trying again", "err", err)
+	d.listenOnSome()
 	d.wg.Go(d.retryListening)
 	return nil
 }
 
 func (d *Daemon) retryListening() {
-	const pause, tries = time.Second, 60
-	for range tries {
+	const pause = time.Second
+	for {
 		select {
 		case <-time.After(pause):
 		case <-d.ctx.Done():
 			return
 		}
 		if err := d.https.set(d.addresses()...); err == nil {
+			d.log.Info("listening on all addresses")
 			return
 		}
+		d.listenOnSome()
 	}
-	d.log.Error("the server is not available on the network: giving up; change core.https_address or restart the daemon")
+}
+
+// listenOnSome listens on the configured addresses that are there.
+func (d *Daemon) listenOnSome() {
+	var there []string
+	for _, a := range d.addresses() {
+		if err := d.https.set(append(there, a)...); err == nil {
+			there = append(there, a)
+		}
+	}
 }
