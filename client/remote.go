@@ -108,8 +108,14 @@ func (d *remoteDialer) try(ctx context.Context, network, address string) (net.Co
 		conn.Close()
 		return nil, causeOf(ctx, err)
 	}
+	chain := session.ConnectionState().PeerCertificates
+	// Only now is it proved that the server has the key of what it shows: while the handshake goes on,
+	// judge sees no more than a claim.
+	if d.Moved != nil && d.followed(chain) {
+		d.Moved(chain[0])
+	}
 	if d.Connected != nil {
-		d.Connected(address, session.ConnectionState().PeerCertificates[0])
+		d.Connected(address, chain[0])
 	}
 	return session, nil
 }
@@ -163,9 +169,6 @@ func (r Remote) judge(chain []*x509.Certificate, address, host string) error {
 	case r.Fingerprint != "", r.Successor != nil && leads(Fingerprint(r.Successor), chain):
 		return nil
 	case r.Pinned != nil && leads(Fingerprint(r.Pinned), chain):
-		if !chain[0].Equal(r.Pinned) && r.Moved != nil {
-			r.Moved(chain[0])
-		}
 		return nil
 	case r.Pinned != nil:
 		refused.Wanted = Fingerprint(r.Pinned)
@@ -180,6 +183,14 @@ func (r Remote) judge(chain []*x509.Certificate, address, host string) error {
 		}
 	}
 	return refused
+}
+
+// followed tells whether judge has accepted chain since the pinned certificate leads to it.
+func (r Remote) followed(chain []*x509.Certificate) bool {
+	if r.Fingerprint != "" || r.Successor != nil && leads(Fingerprint(r.Successor), chain) || r.Pinned == nil {
+		return false
+	}
+	return !chain[0].Equal(r.Pinned) && leads(Fingerprint(r.Pinned), chain)
 }
 
 // leads tells whether the certificate with the known fingerprint is the one that is shown, or

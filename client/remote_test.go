@@ -2,9 +2,12 @@ package client_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -131,6 +134,24 @@ func TestReplacedCertificateIsFollowedAndTold(t *testing.T) {
 		if (err != nil) != (name == "foreign") || len(told) != map[string]int{"pinned": 1}[name] || len(told) > 0 && !told[0].Equal(next.Leaf) {
 			t.Errorf("%s: %v, told of %d", name, err, len(told))
 		}
+	}
+}
+
+// Whoever sits in between can show any certificate. Without the key that goes with it nothing is
+// believed, and nothing is told that would be written down.
+func TestNothingIsToldBeforeTheKeyIsProved(t *testing.T) {
+	old, thief := clienttest.Pair(t, nil), clienttest.Pair(t, nil)
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "forged"}, DNSNames: old.Leaf.DNSNames, NotAfter: time.Now().Add(time.Hour)}
+	forged, err := x509.CreateCertificate(rand.Reader, template, thief.Leaf, old.Leaf.PublicKey, thief.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address := served(t, tls.Certificate{Certificate: [][]byte{forged, old.Certificate[0]}, PrivateKey: thief.PrivateKey})
+	r := client.Remote{Addresses: []string{address}, Pinned: old.Leaf, Moved: func(next *x509.Certificate) {
+		t.Errorf("told of %s", next.Subject)
+	}}
+	if err := ask(t, r); err == nil {
+		t.Error("it was asked")
 	}
 }
 

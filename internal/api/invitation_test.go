@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
 
 	"incusd/api"
 	"incusd/internal/raftstore/state"
@@ -249,8 +250,19 @@ func TestMetricsAreForThoseWhoMaySeeThem(t *testing.T) {
 	if face := metadata[api.Server](t, b.do(request{method: "GET", path: "/1.0", cert: metrics}), 200); face.Auth != "untrusted" {
 		t.Errorf("it is %s", face.Auth)
 	}
+	if reads := b.store.reads; reads > 0 {
+		for range 100 {
+			b.do(request{method: "GET", path: "/1.0/metrics", stranger: true})
+		}
+		if b.store.reads != reads {
+			t.Errorf("strangers who are refused made the leader answer %d reads", b.store.reads-reads)
+		}
+	}
 	b.settings.values["core.metrics_authentication"] = "false"
 	if w := b.do(request{method: "GET", path: "/1.0/metrics", stranger: true}); w.Code != http.StatusOK {
 		t.Errorf("open to all: %s", w.Body)
 	}
+	b.server.limits = newLimits()
+	b.server.limits.attempts = rate.NewLimiter(0, 0)
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/metrics", stranger: true}), 429, api.TooMany, "Too many requests")
 }

@@ -13,13 +13,17 @@ import (
 // metricsGet describes this member in the text format of Prometheus: GET /1.0/metrics. With
 // core.metrics_authentication=false it is open to everybody.
 func (s *Server) metricsGet(c *call) (reply, error) {
+	if c.caller.kind&(trusted|Metrics) == 0 {
+		if config.GetBool(s.settings(), "core.metrics_authentication") {
+			return reply{}, api.Errorf(api.NotAuthorized, "not authorized")
+		}
+		if !s.limits.attempt(&c.caller) { // it makes the leader answer a read
+			return reply{}, api.Errorf(api.TooMany, "Too many requests for metrics")
+		}
+	}
 	view, err := s.cfg.Store.ReadOrStale(c.Context())
 	if err != nil {
 		return reply{}, err
-	}
-	open := !config.GetBool(s.cfg.Settings.Effective(view), "core.metrics_authentication")
-	if c.caller.kind&(trusted|Metrics) == 0 && !open {
-		return reply{}, api.Errorf(api.NotAuthorized, "not authorized")
 	}
 	var m metrics
 	m.add("incus_uptime_seconds", "counter", "The daemon uptime in seconds.", time.Since(s.begun).Seconds())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"incusd/api"
@@ -50,6 +51,9 @@ func (s *Admissions) UpdateCertificate(ctx context.Context, certPEM, keyPEM stri
 // to, and its live join tokens other secrets. It fails with NotClustered, and blocks until the
 // change is committed or ctx ends.
 func (s *Admissions) RotateKey(ctx context.Context, requestor *api.EventRequestor) error {
+	if err := s.awaitRemovals(ctx); err != nil {
+		return err
+	}
 	err := s.rotate(ctx, requestor, func(view *state.View) (*state.ClusterCertificate, error) { return unendorsed(view, s.now()) })
 	if err == nil {
 		s.log.Info("Cluster key rotated")
@@ -219,6 +223,8 @@ func (t *term) renew(ctx context.Context, view *raftstore.View) error {
 	}
 	var body *state.ClusterCertificate
 	switch {
+	case c.RotateKey && lingers(view.View, t.raft.Servers()):
+		return nil // else whoever was removed would be sent the new key, too
 	case c.RotateKey:
 		next, err := unendorsed(view.View, now)
 		if err != nil {
@@ -241,6 +247,35 @@ func (t *term) renew(ctx context.Context, view *raftstore.View) error {
 	}
 	t.log.Info("The cluster's certificate was replaced by itself", "fingerprint", body.Fingerprint, "new key for clients to confirm", body.Endorsement == "")
 	return nil
+}
+
+// lingers tells whether Raft still has a server that is no member any more, to which it may send
+// what is committed.
+func lingers(view *state.View, servers []state.Server) bool {
+	return slices.ContainsFunc(servers, func(s state.Server) bool {
+		_, member := view.Member(s.ID)
+		return !member
+	})
+}
+
+// awaitRemovals waits until Raft has no server any more that is no member.
+func (s *Admissions) awaitRemovals(ctx context.Context) error {
+	for {
+		view, err := s.store.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if !lingers(view.View, view.Servers()) {
+			return nil
+		}
+		select {
+		case <-view.WatchMembers():
+		case <-time.After(lookTime):
+		case <-ctx.Done():
+			return api.Errorf(api.Timeout, "A server that was removed still gets what is committed, and would get the new key").
+				WithHint("try again in a moment: incus cluster rotate-key")
+		}
+	}
 }
 
 // renewalDue tells whether the cluster's own certificate comes to its end.

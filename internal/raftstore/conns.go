@@ -45,7 +45,9 @@ func (s *Store) track(c net.Conn, peer string) *trackedConn {
 		s.conns.open[t] = true
 	}
 	s.conns.mu.Unlock()
-	if closed {
+	// Whoever delays the opening of a connection until it is no member any more has missed the
+	// moment at which its connections were ended.
+	if _, member := s.peer(peer); closed || !member {
 		t.Close()
 	}
 	return t

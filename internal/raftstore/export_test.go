@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/x509"
+	"net"
 
 	"incusd/api"
 )
@@ -18,3 +19,6 @@ func (e *Endpoint) Answer(message []byte, cert *x509.Certificate) (admitted bool
 	s, answer := e.welcome(h, []*x509.Certificate{cert})
 	return s != nil && answer.Error == nil, answer.Error, answer.Lineage, nil
 }
+
+// Track is how the store keeps a connection that has been opened.
+func (s *Store) Track(c net.Conn, peer string) net.Conn { return s.track(c, peer) }

@@ -230,7 +230,11 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 		return
 	}
 	conn.SetDeadline(time.Time{})
-	if known, ok := conn.NetConn().(interface{ Recognized() }); ok {
+	inner := conn.NetConn()
+	if behind, ok := inner.(interface{ Raw() net.Conn }); ok {
+		inner = behind.Raw() // a proxy's connection
+	}
+	if known, ok := inner.(interface{ Recognized() }); ok {
 		known.Recognized() // a listener that makes room for members
 	}
 	s.serveStream(st, h)
