@@ -94,7 +94,7 @@ var reasons = map[Reason]reasonInfo{
 	NoQuorum:          {http.StatusServiceUnavailable, "No quorum", "start the members that do not answer: incus cluster doctor names them; if they are lost for ever, see incusd cluster recover-from-quorum-loss --help"},
 	OutcomeUnknown:    {http.StatusGatewayTimeout, "Outcome unknown", "look whether the change was made before you try again"},
 	Timeout:           {http.StatusGatewayTimeout, "Timed out", "try again; if it stays, see incus cluster list for members that do not answer"},
-	StoreDamaged:      {http.StatusInternalServerError, "The replicated store is damaged", "restore this member's database folder from a backup, or remove the member and let it join anew"},
+	StoreDamaged:      {http.StatusInternalServerError, "The replicated store is damaged", "let it join anew with an empty INCUS_DIR and a token of: incus cluster replace NAME. Do not put an older copy of its files back: it has forgotten votes and changes that count. If no member is left: incus admin cluster restore"},
 	StoreTooNew:       {http.StatusInternalServerError, "The replicated store was written by a newer version", "install at least the version that is named"},
 	DiskFull:          {http.StatusInsufficientStorage, "No space left on the disk of the store", "free space on the disk that holds the state directory, then start the daemon again"},
 	NotClustered:      {http.StatusBadRequest, "This server is not clustered", "form a cluster first: incus admin init, or incus cluster enable NAME"},

@@ -199,7 +199,7 @@ func (e damageError) Error() string { return e.what }
 
 func damaged(path string, what any) error {
 	return api.Errorf(api.StoreDamaged, "The local store %s is damaged: %v", path, what).
-		WithHint("restore the file from a backup; or, if this server is a member that others can do without, remove it from the cluster and let it join anew with an empty INCUS_DIR")
+		WithHint("if other members are left, let it join anew with an empty INCUS_DIR and a token of: incus cluster replace NAME. An older copy of the file is for a server that is alone: a member's has forgotten votes that count")
 }
 
 // explain gives an error of bbolt or of the operating system its reason.
