@@ -48,12 +48,13 @@ func TestRequestToRemoveAnswersWhenTheMemberIsGone(t *testing.T) {
 	go func() {
 		defer close(ended)
 		for {
-			if m, ok := b.store.Local().Member(id); ok && m.Removal != nil {
+			view := b.store.Local() // what is watched is what was looked at
+			if m, ok := view.Member(id); ok && m.Removal != nil {
 				b.mustPropose(state.KindMemberLeave, state.MemberLeave{ID: id})
 				return
 			}
 			select {
-			case <-b.store.Local().WatchMembers():
+			case <-view.WatchMembers():
 			case <-time.After(5 * time.Second):
 				t.Error("the removal has not begun")
 				return
