@@ -13,27 +13,38 @@ import (
 const MaxJoinToken = 64 << 10
 
 // String is the token's text: standard base64 of its JSON.
-func (t *ClusterMemberJoinToken) String() string {
-	data, err := json.Marshal(t)
+func (t *ClusterMemberJoinToken) String() string { return tokenText(t) }
+
+func tokenText(token any) string {
+	data, err := json.Marshal(token)
 	if err != nil {
 		return "" // a struct of strings and a time always encodes
 	}
 	return base64.StdEncoding.EncodeToString(data)
 }
 
-// ParseJoinToken reads a join token. White space around and inside it (from a
-// wrapped terminal line) is ignored. It fails with TokenMalformed.
-func ParseJoinToken(text string) (*ClusterMemberJoinToken, error) {
+// readTokenText is tokenText backwards; words say what the text should be. White space around and
+// inside it (from a wrapped terminal line) is ignored. It fails with TokenMalformed.
+func readTokenText(text, words string, token any) *Error {
 	if len(text) > MaxJoinToken {
-		return nil, Errorf(TokenMalformed, "Invalid join token: longer than %d bytes", MaxJoinToken)
+		return Errorf(TokenMalformed, "Invalid %s: longer than %d bytes", words, MaxJoinToken)
 	}
 	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil {
-		return nil, Errorf(TokenMalformed, "Invalid join token: not base64")
+		return Errorf(TokenMalformed, "Invalid %s: not base64", words)
 	}
+	if err := json.Unmarshal(data, token); err != nil {
+		return Errorf(TokenMalformed, "Invalid %s: not a JSON object of the right form", words)
+	}
+	return nil
+}
+
+// ParseJoinToken reads a join token. White space around and inside it (from a
+// wrapped terminal line) is ignored. It fails with TokenMalformed.
+func ParseJoinToken(text string) (*ClusterMemberJoinToken, error) {
 	var t ClusterMemberJoinToken
-	if err := json.Unmarshal(data, &t); err != nil {
-		return nil, Errorf(TokenMalformed, "Invalid join token: not a JSON object of the right form")
+	if err := readTokenText(text, "join token", &t); err != nil {
+		return nil, err
 	}
 	switch {
 	case t.ServerName == "":
@@ -59,22 +70,43 @@ func (op *Operation) JoinToken() (*ClusterMemberJoinToken, error) {
 	t.ServerName, ok[0] = op.Metadata["serverName"].(string)
 	t.Secret, ok[1] = op.Metadata["secret"].(string)
 	t.Fingerprint, ok[2] = op.Metadata["fingerprint"].(string)
-	addresses, isList := op.Metadata["addresses"].([]any)
-	if ok != [3]bool{true, true, true} || !isList {
+	if ok != [3]bool{true, true, true} {
 		return nil, fmt.Errorf("operation %s is not a join token", op.ID)
 	}
-	for _, a := range addresses {
+	var err error
+	if t.Addresses, err = op.tokenAddresses("join token"); err != nil {
+		return nil, err
+	}
+	if at, isString := op.Metadata["expiresAt"].(string); isString {
+		if t.ExpiresAt, err = op.tokenExpiry(at); err != nil {
+			return nil, err
+		}
+	}
+	return &t, nil
+}
+
+// tokenAddresses reads from the metadata of a token's operation where the token is redeemed; words
+// say what the operation should be.
+func (op *Operation) tokenAddresses(words string) ([]string, error) {
+	list, isList := op.Metadata["addresses"].([]any)
+	if !isList {
+		return nil, fmt.Errorf("operation %s is not a %s", op.ID, words)
+	}
+	var addresses []string
+	for _, a := range list {
 		s, isString := a.(string)
 		if !isString {
 			return nil, fmt.Errorf("operation %s has an address that is not a string", op.ID)
 		}
-		t.Addresses = append(t.Addresses, s)
+		addresses = append(addresses, s)
 	}
-	if at, isString := op.Metadata["expiresAt"].(string); isString {
-		var err error
-		if t.ExpiresAt, err = time.Parse(time.RFC3339Nano, at); err != nil {
-			return nil, fmt.Errorf("operation %s: expiry: %w", op.ID, err)
-		}
+	return addresses, nil
+}
+
+func (op *Operation) tokenExpiry(at string) (time.Time, error) {
+	expires, err := time.Parse(time.RFC3339Nano, at)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("operation %s: expiry: %w", op.ID, err)
 	}
-	return &t, nil
+	return expires, nil
 }

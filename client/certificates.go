@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -54,37 +53,16 @@ type AddToken struct {
 // are those of post.
 func (c *Client) CreateAddToken(ctx context.Context, post api.CertificatesPost) (*AddToken, error) {
 	post.Token = true
-	reply, err := c.Query(ctx, http.MethodPost, c.path(nil, "certificates"), post, "")
+	op, err := c.issue(ctx, "certificate add token", post, "certificates")
 	if err != nil {
 		return nil, err
-	}
-	op, err := reply.Operation()
-	if err != nil {
-		return nil, err
-	}
-	if op == nil {
-		return nil, fmt.Errorf("the server answered without an operation for the certificate add token")
 	}
 	return addToken(op)
 }
 
 // AddTokens lists the live certificate add tokens whose secret the caller may see.
 func (c *Client) AddTokens(ctx context.Context) ([]AddToken, error) {
-	operations, err := c.WithProject("").Operations(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	tokens := []AddToken{}
-	for i := range operations {
-		op := &operations[i]
-		if op.StatusCode != api.Running {
-			continue
-		}
-		if token, err := addToken(op); err == nil {
-			tokens = append(tokens, *token)
-		}
-	}
-	return tokens, nil
+	return liveTokens(ctx, c, addToken)
 }
 
 func addToken(op *api.Operation) (*AddToken, error) {

@@ -128,15 +128,8 @@ func UserAgent() string {
 
 // Pin returns a client configuration that talks to no other server than the one
 // with certificate cert, byte for byte, whatever its names and dates say, or one that
-// the holder of cert endorses as its successor. The client shows own, if that is not nil.
+// the holder of cert endorses as its successor; who wants to keep that is a Remote. The client shows own, if that is not nil.
 func Pin(cert *x509.Certificate, own *tls.Certificate) *tls.Config {
-	return PinFollowing(cert, own, func(*x509.Certificate) {})
-}
-
-// PinFollowing is Pin for who keeps cert: moved is called when the server shows another
-// certificate, which cert endorses, so that it can be kept from then on. It may be called
-// by several connections, also at the same time.
-func PinFollowing(cert *x509.Certificate, own *tls.Certificate, moved func(next *x509.Certificate)) *tls.Config {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// The pin replaces the usual verification. VerifyConnection, unlike
@@ -146,9 +139,6 @@ func PinFollowing(cert *x509.Certificate, own *tls.Certificate, moved func(next 
 			chain := state.PeerCertificates
 			if endorsement.Follow(chain, Fingerprint(cert), time.Now()) != nil {
 				return wrongCertificate(chain, cert)
-			}
-			if !chain[0].Equal(cert) {
-				moved(chain[0])
 			}
 			return nil
 		},

@@ -141,34 +141,45 @@ func (c *Client) CreateReplacementToken(ctx context.Context, name string) (*Join
 }
 
 func (c *Client) createToken(ctx context.Context, post api.ClusterMembersPost) (*JoinToken, error) {
-	reply, err := c.Query(ctx, http.MethodPost, c.path(nil, "cluster", "members"), post, "")
+	op, err := c.issue(ctx, "join token", post, "cluster", "members")
+	if err != nil {
+		return nil, err
+	}
+	return joinToken(op)
+}
+
+// issue asks for a token, which words names, and returns the operation that stands for it.
+func (c *Client) issue(ctx context.Context, words string, post any, parts ...string) (*api.Operation, error) {
+	reply, err := c.Query(ctx, http.MethodPost, c.path(nil, parts...), post, "")
 	if err != nil {
 		return nil, err
 	}
 	op, err := reply.Operation()
-	if err != nil {
-		return nil, err
+	if err == nil && op == nil {
+		err = fmt.Errorf("the server answered without an operation for the %s", words)
 	}
-	if op == nil {
-		return nil, fmt.Errorf("the server answered without an operation for the join token")
-	}
-	return joinToken(op)
+	return op, err
 }
 
 // JoinTokens lists the live join tokens. It leaves out those whose secret the
 // caller may not see: they are of no use to it.
 func (c *Client) JoinTokens(ctx context.Context) ([]JoinToken, error) {
+	return liveTokens(ctx, c, joinToken)
+}
+
+// liveTokens lists the running operations that read takes for tokens.
+func liveTokens[T any](ctx context.Context, c *Client, read func(*api.Operation) (*T, error)) ([]T, error) {
 	operations, err := c.WithProject("").Operations(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	tokens := []JoinToken{}
+	tokens := []T{}
 	for i := range operations {
 		op := &operations[i]
 		if op.StatusCode != api.Running {
 			continue
 		}
-		if token, err := joinToken(op); err == nil {
+		if token, err := read(op); err == nil {
 			tokens = append(tokens, *token)
 		}
 	}

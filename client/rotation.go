@@ -8,7 +8,7 @@ import (
 )
 
 // UpdateClusterCertificate lets all members show another certificate, PEM both. Who knows the
-// present one is led to it; see PinFollowing.
+// present one is led to it; see Remote.
 func (c *Client) UpdateClusterCertificate(ctx context.Context, certificate, key string) error {
 	put := api.ClusterCertificatePut{ClusterCertificate: certificate, ClusterCertificateKey: api.Secret(key)}
 	_, err := c.Query(ctx, http.MethodPut, c.path(nil, "cluster", "certificate"), put, "")

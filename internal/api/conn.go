@@ -40,11 +40,7 @@ type guestKey struct{}
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	switch conn := conn.(type) {
 	case *tls.Conn:
-		inner := conn.NetConn()
-		if behind, ok := inner.(interface{ Raw() net.Conn }); ok {
-			inner = behind.Raw() // a proxy's connection
-		}
-		if g, ok := inner.(Guest); ok {
+		if g, ok := conn.NetConn().(Guest); ok {
 			return context.WithValue(ctx, guestKey{}, g)
 		}
 	case *net.UnixConn:

@@ -85,11 +85,11 @@ type remote struct {
 // newRemote is a client of s that keeps pin.
 func newRemote(c *clustertest.Cluster, s *clustertest.Server, pin *x509.Certificate) *remote {
 	r := &remote{pin: pin, dial: laptop(c)}
-	r.Client = client.HTTPS(s.Address(), client.PinFollowing(pin, nil, func(next *x509.Certificate) {
+	r.Client = client.Remote{Name: s.Host, Addresses: []string{s.Address()}, Pinned: pin, Moved: func(next *x509.Certificate) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.pin = next
-	}), client.Options{Dial: r.dial})
+	}}.Client(client.Options{Dial: r.dial})
 	return r
 }
 

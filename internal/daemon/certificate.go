@@ -25,9 +25,34 @@ type networkCertificate struct {
 	files sync.Mutex // one writer of the files at a time
 	now   func() time.Time
 
+	cache chainCache
+}
+
+// A chainCache keeps the last pair that was made of the state's texts: they are looked at in each
+// handshake, and seldom change.
+type chainCache struct {
 	mu     sync.Mutex
-	shown  string // the certificates of the cached pair, as the state has them
+	shown  string // the certificates of pair
 	cached *trust.KeyPair
+}
+
+// get is the pair that shows certificate and links, made by make if it is not the last one.
+func (c *chainCache) get(certificate string, links []string, make func() (*trust.KeyPair, error)) (*trust.KeyPair, error) {
+	shown := strings.Join(append([]string{certificate}, links...), "\n")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shown == shown {
+		return c.cached, nil
+	}
+	pair, err := make()
+	if err == nil {
+		pair, err = pair.Chained(links...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.shown, c.cached = shown, pair
+	return pair, nil
 }
 
 // pair is what is shown.
@@ -48,22 +73,13 @@ func (n *networkCertificate) cluster() *trust.KeyPair {
 	if !c.Enabled || c.Certificate == "" {
 		return nil
 	}
-	links := chainOf(c.Endorsements, n.now())
-	shown := strings.Join(append([]string{c.Certificate}, links...), "\n")
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.shown == shown {
-		return n.cached
-	}
-	pair, err := trust.NewKeyPair([]byte(c.Certificate), []byte(c.Key))
-	if err == nil {
-		pair, err = pair.Chained(links...)
-	}
+	pair, err := n.cache.get(c.Certificate, chainOf(c.Endorsements, n.now()), func() (*trust.KeyPair, error) {
+		return trust.NewKeyPair([]byte(c.Certificate), []byte(c.Key))
+	})
 	if err != nil {
 		n.log.Error("the cluster's key pair cannot be used, showing the server's own", "err", err)
 		return nil
 	}
-	n.shown, n.cached = shown, pair
 	return pair
 }
 

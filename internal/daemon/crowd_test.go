@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"testing"
+
+	restapi "incusd/internal/api"
 )
 
 // arrive counts a new connection from a source and returns it, and whom it drove out.
@@ -126,5 +128,33 @@ func TestListenerHangsUpOnTheOldest(t *testing.T) {
 	}
 	if _, err := second.Write([]byte("x")); err != nil {
 		t.Errorf("the second: %v", err)
+	}
+}
+
+// Who comes through a proxy is counted with it, and recognized like everybody else.
+func TestWhoComesThroughAProxyIsRecognized(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowd := newCrowdLimit(ln)
+	behind := behindProxies(crowd, func() string { return "127.0.0.1" })
+	defer behind.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := behind.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, ok := conn.(proxiedConn); !ok {
+		t.Fatalf("the proxy's connection is a %T", conn)
+	}
+	conn.(restapi.Guest).Recognized()
+	if crowd.knownNow != 1 || crowd.strangersNow != 0 {
+		t.Errorf("%d known, %d strangers", crowd.knownNow, crowd.strangersNow)
 	}
 }

@@ -9,12 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 
 	"incusd/api"
 	"incusd/internal/raftstore"
@@ -23,9 +20,6 @@ import (
 )
 
 const (
-	// identityBefore is how long before its end a server renews the certificate that it made for
-	// itself, as the cluster does with its own.
-	identityBefore = 182 * 24 * time.Hour
 	// identityInterval is how often the clock is looked at.
 	identityInterval = 10 * time.Second
 	// identityTime bounds one change of the member's row.
@@ -55,10 +49,7 @@ type identity struct {
 
 	renewing sync.Mutex // one renewal at a time
 	own      atomic.Pointer[trust.KeyPair]
-
-	mu     sync.Mutex
-	shown  string // the certificates of cached
-	cached *trust.KeyPair
+	cache    chainCache
 }
 
 // pair is what is in server.crt and server.key.
@@ -75,19 +66,11 @@ func (i *identity) chained() *trust.KeyPair {
 	if !ok || m.Fingerprint != own.Fingerprint() || len(m.Endorsements) == 0 {
 		return own
 	}
-	links := chainOf(m.Endorsements, i.now())
-	shown := strings.Join(append([]string{string(own.CertPEM)}, links...), "\n")
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.shown == shown {
-		return i.cached
-	}
-	pair, err := own.Chained(links...)
+	pair, err := i.cache.get(string(own.CertPEM), chainOf(m.Endorsements, i.now()), func() (*trust.KeyPair, error) { return own, nil })
 	if err != nil {
 		i.log.Error("what this server's former key endorsed cannot be read", "err", err)
 		return own
 	}
-	i.shown, i.cached = shown, pair
 	return pair
 }
 
@@ -170,7 +153,7 @@ func planIdentity(row *state.Member, own, next string, due bool) identityStep {
 
 // identityDue tells whether the server's certificate, which it made itself, comes to its end.
 func identityDue(own *trust.KeyPair, now time.Time) bool {
-	return own.Generated() && now.After(own.Cert.NotAfter.Add(-identityBefore))
+	return own.Generated() && trust.RenewalDue(own.Cert, now)
 }
 
 // keepIdentity renews this server's certificate in time, and finishes renewals that were cut off.
@@ -196,7 +179,7 @@ func (d *Daemon) keepIdentity() {
 func (d *Daemon) tendIdentity(ctx context.Context) error {
 	d.own.renewing.Lock()
 	defer d.own.renewing.Unlock()
-	if d.identityStep() == identityRest {
+	if step, _ := d.identityStep(); step == identityRest {
 		return nil
 	}
 	end, err := d.joiner.Begin()
@@ -205,30 +188,31 @@ func (d *Daemon) tendIdentity(ctx context.Context) error {
 	}
 	defer end()
 	for {
-		step := d.identityStep()
+		step, next := d.identityStep()
 		if step == identityRest {
 			return nil
 		}
-		if err := d.takeIdentityStep(ctx, step); err != nil {
+		if err := d.takeIdentityStep(ctx, step, next); err != nil {
 			return err
 		}
 	}
 }
 
-func (d *Daemon) identityStep() identityStep {
+// identityStep is what is due, and the noted pair; nil if there is none.
+func (d *Daemon) identityStep() (identityStep, *trust.KeyPair) {
 	row, ok := d.current.Local().Member(d.current.ID())
 	if !ok || row.State != state.MemberActive {
-		return identityRest
+		return identityRest, nil
 	}
-	own, next := d.own.pair(), ""
-	if pair := d.own.next(); pair != nil {
-		next = pair.Fingerprint()
+	own, next, noted := d.own.pair(), d.own.next(), ""
+	if next != nil {
+		noted = next.Fingerprint()
 	}
-	return planIdentity(row, own.Fingerprint(), next, identityDue(own, d.cfg.Now()))
+	return planIdentity(row, own.Fingerprint(), noted, identityDue(own, d.cfg.Now())), next
 }
 
-func (d *Daemon) takeIdentityStep(ctx context.Context, step identityStep) error {
-	own, next := d.own.pair(), d.own.next()
+func (d *Daemon) takeIdentityStep(ctx context.Context, step identityStep, next *trust.KeyPair) error {
+	own := d.own.pair()
 	switch step {
 	case identityRenew:
 		pair, err := trust.GenerateAt(d.cfg.Now(), trust.Server, trust.LocalHosts()...)
@@ -277,12 +261,7 @@ func (d *Daemon) changeIdentity(ctx context.Context, body state.MemberCertificat
 	ctx, cancel := context.WithTimeout(ctx, identityTime)
 	defer cancel()
 	body.ID = d.current.ID()
-	cmd, err := state.NewCommand(state.KindMemberCert, uuid.NewString(), d.cfg.Now().UTC(), nil, body)
-	if err != nil {
-		return err
-	}
-	_, err = d.current.Propose(ctx, cmd)
-	return err
+	return d.propose(ctx, state.KindMemberCert, nil, body)
 }
 
 // updateIdentity lets a standalone server show the pair that an administrator supplies. Members

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	restapi "incusd/internal/api"
 	"incusd/internal/config"
 )
 
@@ -14,7 +15,7 @@ import (
 // of the PROXY protocol that tells the client's address (rest-basics.md §1). Everybody else's
 // first bytes are what they are.
 func behindProxies(ln net.Listener, trusted func() string) net.Listener {
-	return &proxyproto.Listener{
+	return proxyListener{&proxyproto.Listener{
 		Listener:          ln,
 		ReadHeaderTimeout: headerTime,
 		ConnPolicy: func(from proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
@@ -23,6 +24,26 @@ func behindProxies(ln net.Listener, trusted func() string) net.Listener {
 			}
 			return proxyproto.SKIP, nil
 		},
+	}}
+}
+
+type proxyListener struct{ *proxyproto.Listener }
+
+func (l proxyListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if behind, ok := conn.(*proxyproto.Conn); ok {
+		return proxiedConn{behind}, err
+	}
+	return conn, err
+}
+
+// A proxiedConn is a connection that a proxy may have passed on.
+type proxiedConn struct{ *proxyproto.Conn }
+
+// Recognized tells the listener underneath, which counts the proxy's connection.
+func (c proxiedConn) Recognized() {
+	if g, ok := c.Raw().(restapi.Guest); ok {
+		g.Recognized()
 	}
 }
 

@@ -193,34 +193,30 @@ func (s *settings) commit(ctx context.Context, view *raftstore.View, cluster map
 	if judged {
 		body.Expect = view.ConfigHash()
 	}
-	cmd, err := state.NewCommand(state.KindConfigSet, uuid.NewString(), s.daemon.cfg.Now().UTC(), requestor, body)
-	if err != nil {
-		return err
-	}
-	_, err = s.daemon.current.Propose(ctx, cmd)
-	return err
+	return s.daemon.propose(ctx, state.KindConfigSet, requestor, body)
 }
 
 // trustStore changes the replicated list of clients' certificates.
 type trustStore Daemon
 
 func (t *trustStore) AddCertificate(ctx context.Context, cert state.Certificate, requestor *api.EventRequestor) error {
-	return t.propose(ctx, state.KindCertificateAdd, requestor, state.CertificateAdd{Certificate: cert})
+	return (*Daemon)(t).propose(ctx, state.KindCertificateAdd, requestor, state.CertificateAdd{Certificate: cert})
 }
 
 func (t *trustStore) UpdateCertificate(ctx context.Context, fingerprint string, cert state.Certificate, expect string, requestor *api.EventRequestor) error {
-	return t.propose(ctx, state.KindCertificateUpdate, requestor, state.CertificateUpdate{Fingerprint: fingerprint, Certificate: cert, Expect: expect})
+	return (*Daemon)(t).propose(ctx, state.KindCertificateUpdate, requestor, state.CertificateUpdate{Fingerprint: fingerprint, Certificate: cert, Expect: expect})
 }
 
 func (t *trustStore) RemoveCertificate(ctx context.Context, fingerprint string, requestor *api.EventRequestor) error {
-	return t.propose(ctx, state.KindCertificateRemove, requestor, state.CertificateRemove{Fingerprint: fingerprint})
+	return (*Daemon)(t).propose(ctx, state.KindCertificateRemove, requestor, state.CertificateRemove{Fingerprint: fingerprint})
 }
 
-func (t *trustStore) propose(ctx context.Context, kind string, requestor *api.EventRequestor, body any) error {
-	cmd, err := state.NewCommand(kind, uuid.NewString(), t.cfg.Now().UTC(), requestor, body)
+// propose makes one change of the replicated state. It blocks until the change is committed or ctx ends.
+func (d *Daemon) propose(ctx context.Context, kind string, requestor *api.EventRequestor, body any) error {
+	cmd, err := state.NewCommand(kind, uuid.NewString(), d.cfg.Now().UTC(), requestor, body)
 	if err != nil {
 		return err
 	}
-	_, err = t.current.Propose(ctx, cmd)
+	_, err = d.current.Propose(ctx, cmd)
 	return err
 }

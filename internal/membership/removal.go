@@ -73,10 +73,7 @@ func (s *Admissions) awaitRemoval(ctx context.Context, m *state.Member, self str
 			}
 			doing, changed = removalStep(view, row), view.WatchMembers()
 		}
-		select {
-		case <-changed:
-		case <-time.After(lookTime):
-		case <-ctx.Done():
+		if !sleep(ctx, lookTime, changed) {
 			return api.Errorf(api.Timeout, "Member %q is still being removed: %s", m.Name, doing).
 				WithHint("the removal goes on by itself: see MESSAGE in incus cluster list, or wait for it with the same command again")
 		}

@@ -167,19 +167,12 @@ func (s *Admissions) awaitRotation(ctx context.Context) error {
 			}
 			changed = view.WatchMembers()
 		}
-		select {
-		case <-changed:
-		case <-time.After(lookTime):
-		case <-ctx.Done():
+		if !sleep(ctx, lookTime, changed) {
 			return api.Errorf(api.Timeout, "The member was removed, and the cluster's key is still the one that it has").
 				WithHint("the leader goes on with it; to be certain, run: incus cluster rotate-key")
 		}
 	}
 }
-
-// renewBefore is how long before its end the cluster renews a certificate that it made itself.
-// It leaves half a year for somebody to notice that it does not.
-const renewBefore = 182 * 24 * time.Hour
 
 // keepCertificate renews the cluster's certificate in time, and makes another key when a member
 // was removed that must not have it. A certificate that an administrator supplied is theirs to
@@ -268,10 +261,7 @@ func (s *Admissions) awaitRemovals(ctx context.Context) error {
 		if !lingers(view.View, view.Servers()) {
 			return nil
 		}
-		select {
-		case <-view.WatchMembers():
-		case <-time.After(lookTime):
-		case <-ctx.Done():
+		if !sleep(ctx, lookTime, view.WatchMembers()) {
 			return api.Errorf(api.Timeout, "A server that was removed still gets what is committed, and would get the new key").
 				WithHint("try again in a moment: incus cluster rotate-key")
 		}
@@ -284,5 +274,5 @@ func renewalDue(c state.Cluster, now time.Time) bool {
 		return false
 	}
 	cert, err := trust.ParseCertificate(c.Certificate)
-	return err == nil && now.After(cert.NotAfter.Add(-renewBefore))
+	return err == nil && trust.RenewalDue(cert, now)
 }

@@ -27,8 +27,8 @@ func TestRenewalIsDueHalfAYearBeforeTheEndOfAnOwnCertificate(t *testing.T) {
 		want bool
 	}{
 		{"new", own, now, false},
-		{"the moment before", own, ends.Add(-renewBefore), false},
-		{"the moment", own, ends.Add(-renewBefore + time.Second), true},
+		{"the moment before", own, ends.Add(-trust.RenewBefore), false},
+		{"the moment", own, ends.Add(-trust.RenewBefore + time.Second), true},
 		{"expired", own, ends.AddDate(1, 0, 0), true},
 		{"an administrator's", supplied, ends.AddDate(1, 0, 0), false},
 		{"none", state.Cluster{}, now, false},

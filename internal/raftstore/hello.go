@@ -230,11 +230,7 @@ func (e *Endpoint) Serve(conn *tls.Conn) {
 		return
 	}
 	conn.SetDeadline(time.Time{})
-	inner := conn.NetConn()
-	if behind, ok := inner.(interface{ Raw() net.Conn }); ok {
-		inner = behind.Raw() // a proxy's connection
-	}
-	if known, ok := inner.(interface{ Recognized() }); ok {
+	if known, ok := conn.NetConn().(interface{ Recognized() }); ok {
 		known.Recognized() // a listener that makes room for members
 	}
 	s.serveStream(st, h)

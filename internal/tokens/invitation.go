@@ -3,7 +3,6 @@ package tokens
 import (
 	"context"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -81,16 +80,7 @@ func invitationAddresses(view *raftstore.View, inv Invitation, secret string, ex
 		}
 	}
 	text := api.CertificateAddToken{ClientName: inv.Client, Fingerprint: inv.Fingerprint, Secret: secret, ExpiresAt: expires, Addresses: []string{}}
-	size := jsonSize(text)
-	var chosen []string
-	for _, a := range all {
-		size += jsonSize(a) + 1 // the comma
-		if len(chosen) > 0 && base64.StdEncoding.EncodedLen(size) > MaxText {
-			break
-		}
-		chosen = append(chosen, a)
-	}
-	return chosen
+	return fitting(all, jsonSize(text))
 }
 
 // Redeem trusts the client whose certificate is cert, as the token says, and ends the

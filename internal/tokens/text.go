@@ -34,17 +34,26 @@ func addresses(view *raftstore.View, text *api.ClusterMemberJoinToken) []string 
 	slices.SortStableFunc(members, func(a, b *state.Member) int {
 		return cmp.Or(cmp.Compare(rank(view, a), rank(view, b)), cmp.Compare(a.Number, b.Number))
 	})
+	all := make([]string, len(members))
+	for i, m := range members {
+		all[i] = m.Address
+	}
 	text.Addresses = []string{}
-	size := jsonSize(text)
+	return fitting(all, jsonSize(text))
+}
+
+// fitting chooses from all, in their order, what fits into the text of a token whose JSON has size
+// bytes without them; but at least one.
+func fitting(all []string, size int) []string {
 	var chosen []string
-	for _, m := range members {
-		grown := size + jsonSize(m.Address)
+	for _, a := range all {
+		grown := size + jsonSize(a)
 		if len(chosen) > 0 {
 			grown++ // the comma
 		}
 		// A shorter address further on may still fit.
 		if len(chosen) == 0 || base64.StdEncoding.EncodedLen(grown) <= MaxText {
-			chosen, size = append(chosen, m.Address), grown
+			chosen, size = append(chosen, a), grown
 		}
 	}
 	return chosen

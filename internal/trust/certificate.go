@@ -103,3 +103,13 @@ func CheckValid(cert *x509.Certificate, now time.Time) error {
 	}
 	return nil
 }
+
+// RenewBefore is how long before its end whoever made a certificate for itself renews it. It leaves
+// half a year for somebody to notice that it does not.
+const RenewBefore = 182 * 24 * time.Hour
+
+// RenewalDue tells whether a certificate comes to its end at the time now, so that whoever made it
+// should make another one.
+func RenewalDue(cert *x509.Certificate, now time.Time) bool {
+	return now.After(cert.NotAfter.Add(-RenewBefore))
+}
