@@ -2,7 +2,9 @@ package raftstore
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -32,7 +34,18 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	default:
 		to = slog.LevelDebug
 	}
-	l.to.Log(context.Background(), to, "raft: "+msg, args...)
+	l.to.Log(context.Background(), to, "raft: "+msg, formatted(args)...)
+}
+
+// formatted spells out the values that Raft leaves to hclog to format.
+func formatted(args []any) []any {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	return args
 }
 
 var noisy = map[string]bool{
