@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/google/uuid"
 
 	"incusd/api"
-	"incusd/endorsement"
 	"incusd/internal/localstore"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
@@ -242,96 +240,6 @@ func (a *attempt) readToken() error {
 	return nil
 }
 
-// find looks for a member at all known addresses side by side, and takes the first
-// one that shows the expected certificate, or one that took its place and is endorsed by it.
-func (a *attempt) find(ctx context.Context) error {
-	addresses, known, err := a.target()
-	if err != nil {
-		return err
-	}
-	a.address, a.cert, err = findMember(ctx, a.cfg.Dial, addresses, known, a.cfg.Now())
-	return err
-}
-
-// target gives the addresses to try and the fingerprints, of which each must lead to the
-// certificate that is shown: a token's may be older than the certificate that was given.
-func (a *attempt) target() (addresses, known []string, err error) {
-	if a.req.ClusterAddress != "" {
-		addresses = append(addresses, a.req.ClusterAddress)
-	}
-	if a.token != nil {
-		addresses = append(addresses, a.token.Addresses...)
-		known = append(known, strings.ToLower(a.token.Fingerprint))
-	}
-	if a.req.ClusterCertificate != "" {
-		cert, err := trust.ParseCertificate(a.req.ClusterCertificate)
-		if err != nil {
-			return nil, nil, err
-		}
-		known = append(known, trust.Fingerprint(cert))
-	}
-	slices.Sort(addresses)
-	return slices.Compact(addresses), slices.Compact(known), nil
-}
-
-// findMember probes addresses side by side for a server whose certificate all known fingerprints
-// lead to. It fails with api.FingerprintMatch if only others were found, and with
-// api.NoMemberReachable if none was.
-func findMember(
-	ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), addresses, known []string, now time.Time,
-) (string, *x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	type answer struct {
-		address string
-		chain   []*x509.Certificate
-		err     error
-	}
-	answers := make(chan answer, len(addresses))
-	for _, addr := range addresses {
-		go func() {
-			chain, err := trust.RemoteChain(ctx, dial, addr)
-			answers <- answer{addr, chain, err}
-		}()
-	}
-	var failed []string
-	var mismatch *api.Error
-	for range addresses {
-		r := <-answers
-		if r.err != nil {
-			failed = append(failed, fmt.Sprintf("%s: %v", r.address, r.err))
-			continue
-		}
-		if unknown := notLedTo(r.chain, known, now); unknown != "" {
-			mismatch = wrongMember(r.address, unknown, trust.Fingerprint(r.chain[0]))
-			continue
-		}
-		return r.address, r.chain[0], nil
-	}
-	if mismatch != nil {
-		return "", nil, mismatch
-	}
-	slices.Sort(failed)
-	return "", nil, api.Errorf(api.NoMemberReachable, "Unable to connect to any of the cluster members specified in join token: %s", strings.Join(failed, "; "))
-}
-
-// notLedTo is a known fingerprint that does not lead to the certificate that is shown; "" if all do.
-func notLedTo(chain []*x509.Certificate, known []string, now time.Time) string {
-	for _, fingerprint := range known {
-		if endorsement.Follow(chain, fingerprint, now) != nil {
-			return fingerprint
-		}
-	}
-	return ""
-}
-
-func wrongMember(address, expected, shown string) *api.Error {
-	return api.Errorf(api.FingerprintMatch, "Certificate fingerprint mismatch between join token and cluster member %q: expected %.12s…, it shows %.12s…",
-		address, expected, shown).
-		WithHint("if the cluster has a new key since the token was issued, %.12s… is what incus info shows on a member as certificate_fingerprint: "+
-			"get the token anew there with incus cluster list-tokens; else somebody sits in between", shown)
-}
-
 // preflight reports all problems in one error.
 func (a *attempt) preflight(ctx context.Context) error {
 	var report *JoinReport
@@ -343,36 +251,6 @@ func (a *attempt) preflight(ctx context.Context) error {
 		return fmt.Errorf("check with the cluster: %w", err)
 	}
 	return joinProblems(append(report.Problems, a.cfg.Builder.Check(ctx, report, a.req.MemberConfig)...))
-}
-
-// ask makes one call to the cluster, and makes it again at whichever member answers if
-// the one that was asked has died or lost its leader. Each call is harmless to repeat.
-func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, bound)
-	defer cancel()
-	for {
-		each, stop := context.WithTimeout(ctx, callTime)
-		err := call(each)
-		stop()
-		if err == nil || !mayPass(err) {
-			return err
-		}
-		select {
-		case <-time.After(askPause):
-		case <-ctx.Done():
-			return err
-		}
-		if found := a.find(ctx); found == nil {
-			a.cluster = a.cfg.Connect(a.address, a.cert)
-		}
-	}
-}
-
-// mayPass tells whether another member, or the same one a moment later, may answer
-// better than err.
-func mayPass(err error) bool {
-	return slices.ContainsFunc([]api.Reason{api.Unavailable, api.NoQuorum, api.OutcomeUnknown, api.Timeout, api.ShuttingDown, api.TooMany},
-		func(r api.Reason) bool { return errors.Is(err, r) })
 }
 
 func (a *attempt) joinRequest() JoinRequest {
@@ -387,34 +265,6 @@ func (a *attempt) joinRequest() JoinRequest {
 		Time:           a.cfg.Now().UTC(),
 	}
 }
-
-// problems are all reasons why a cluster refuses a server.
-type problems []api.Error
-
-// joinProblems makes one error of all problems; a single one keeps its own reason.
-func joinProblems(list []api.Error) error {
-	switch len(list) {
-	case 0:
-		return nil
-	case 1:
-		return &list[0]
-	}
-	return problems(list)
-}
-
-func (p problems) Error() string {
-	texts := make([]string, len(p))
-	for i, problem := range p {
-		texts[i] = fmt.Sprintf("%s (%s)", problem.Message, problem.Reason)
-	}
-	return fmt.Sprintf("The cluster refuses this server for %d reasons: %s", len(p), strings.Join(texts, "; "))
-}
-
-// Unwrap gives the whole one reason.
-func (p problems) Unwrap() error { return api.JoinRefused }
-
-// Problems lists them for whoever shows each by itself.
-func (p problems) Problems() []api.Error { return p }
 
 // enter claims, is admitted, fills the replica, and becomes a member.
 func (a *attempt) enter(ctx context.Context) error {
@@ -677,163 +527,4 @@ func settle(ctx context.Context, r interface {
 			return
 		}
 	}
-}
-
-// undo ends an attempt that failed. It tells whether the server has become a member
-// all the same, and else whether the cluster knows that it has not.
-func (a *attempt) undo(ctx context.Context) (active, undone bool) {
-	if a.rec == nil {
-		return false, a.releaseClaim(ctx)
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-	defer cancel()
-	active, err := a.settleOnce(ctx, a.rec)
-	switch {
-	case err == nil && active:
-		replica := a.replica
-		a.replica = nil
-		if err := a.become(a.rec, replica); err != nil {
-			a.cfg.Log.Error("this server is a member, and cannot take up its replica", "err", err)
-			return false, false
-		}
-		return true, true
-	case err != nil && a.rec.Activating:
-		// It may have become a member: keep everything, and let Resume find out.
-		a.cfg.Log.Warn("a join was interrupted and will be settled when the cluster answers", "err", err)
-		a.closeReplica()
-		return false, false
-	}
-	a.closeReplica()
-	return false, a.forget(a.rec) == nil && err == nil
-}
-
-// releaseClaim gives the token back when the attempt ended before it was noted.
-func (a *attempt) releaseClaim(ctx context.Context) bool {
-	return a.ask(context.WithoutCancel(ctx), undoTime, func(ctx context.Context) error {
-		_, err := a.cluster.Abort(ctx, "")
-		return err
-	}) == nil
-}
-
-func (a *attempt) closeReplica() {
-	if a.replica != nil {
-		a.closeNew(a.replica)
-		a.replica = nil
-	}
-}
-
-func (j *Joiner) closeNew(r Replica) {
-	if err := r.Close(); err != nil {
-		j.cfg.Log.Warn("close the new replica", "err", err)
-	}
-}
-
-// settleOnce asks the cluster, at all addresses known side by side, whether the join of
-// rec has made this server a member; if not, it never will. The question may be asked
-// twice: the answer never changes.
-func (j *Joiner) settleOnce(ctx context.Context, rec *localstore.JoinRecord) (active bool, err error) {
-	cert, err := trust.ParseCertificate(rec.ClusterCert)
-	if err != nil {
-		return false, err
-	}
-	addresses := []string{rec.Contact}
-	for _, p := range rec.Peers {
-		if p.Address != rec.Contact {
-			addresses = append(addresses, p.Address)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	type answer struct {
-		active bool
-		err    error
-	}
-	answers := make(chan answer, len(addresses))
-	for _, addr := range addresses {
-		go func() {
-			res, err := j.cfg.Connect(addr, cert).Abort(ctx, rec.Replica.ID)
-			if err != nil {
-				err = fmt.Errorf("%s: %w", addr, err)
-			}
-			answers <- answer{res.Active, err}
-		}()
-	}
-	var errs []error
-	for range addresses {
-		got := <-answers
-		if got.err == nil {
-			return got.active, nil
-		}
-		errs = append(errs, got.err)
-	}
-	return false, errors.Join(errs...)
-}
-
-// become takes up the replica of a join that succeeded, or closes it: the next try
-// opens it again.
-func (j *Joiner) become(rec *localstore.JoinRecord, r Replica) error {
-	if r == nil {
-		var err error
-		if r, err = j.cfg.Open(rec); err != nil {
-			return err
-		}
-	}
-	if err := j.cfg.Adopt(rec, r); err != nil {
-		j.closeNew(r)
-		return err
-	}
-	return nil
-}
-
-// forget drops what a join that came to nothing has left here.
-func (j *Joiner) forget(rec *localstore.JoinRecord) error {
-	return errors.Join(j.cfg.Discard(rec.Replica), j.cfg.Notes.ClearJoin())
-}
-
-// Resume settles a join that was cut off, in this run of the server or an earlier one.
-// It blocks until that is done or ctx ends; until then the server stays what it was. It
-// does nothing if there is none.
-func (j *Joiner) Resume(ctx context.Context) {
-	if _, ok := j.cfg.Notes.Join(); !ok {
-		return
-	}
-	j.busy.Lock()
-	defer j.busy.Unlock()
-	j.resuming.Store(true)
-	defer j.resuming.Store(false)
-	for {
-		rec, ok := j.cfg.Notes.Join()
-		if !ok {
-			return
-		}
-		err := j.resumeOnce(ctx, rec)
-		if err == nil {
-			return
-		}
-		j.cfg.Log.Warn("an interrupted join is not settled yet", "err", err)
-		select {
-		case <-time.After(retryTime):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (j *Joiner) resumeOnce(ctx context.Context, rec *localstore.JoinRecord) error {
-	bounded, cancel := context.WithTimeout(ctx, undoTime)
-	defer cancel()
-	active, err := j.settleOnce(bounded, rec)
-	switch {
-	case err != nil && rec.Activating:
-		return err
-	case err != nil:
-		// It never asked to become a member, so it is none. The cluster's own sweep
-		// removes what is left there.
-		j.cfg.Log.Info("dropped an interrupted join; the cluster was not reached", "err", err)
-		return j.forget(rec)
-	case active:
-		return j.become(rec, nil)
-	}
-	j.cfg.Log.Info("an interrupted join has come to nothing", "name", rec.Name)
-	return j.forget(rec)
 }
