@@ -56,6 +56,11 @@ func CheckReached(ctx context.Context, n Neighbours, name func(id string) string
 		WithHint("open the port in the firewalls between the servers, or use --force if the address will be there later")
 }
 
+// announcePause is how long one member is waited for before the next is told as well. Less
+// lets more members look and propose at once, more makes a member among many dead ones wait:
+// ninety-nine are told within five seconds.
+const announcePause = 50 * time.Millisecond
+
 // A Look says whether others have looked, or are to look, if they reach a new address.
 type Look int
 
@@ -82,20 +87,47 @@ func Announce(ctx context.Context, n Neighbours, address string, look Look, now 
 		}
 		return proposeAddress(ctx, n, n.ID(), address, now)
 	}
+	return announceTo(ctx, n, others, address, look == LookNone)
+}
+
+// announceTo tells the other members one after another, until the first has decided. The next
+// is told when one has failed, or is silent for announcePause: most may be dead, and each of
+// those is silent for seconds.
+func announceTo(ctx context.Context, n Neighbours, others []string, address string, unseen bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	defer told.Wait()
+	defer cancel() // whoever has not answered by then
+	type said struct {
+		answered bool
+		err      error
+	}
+	answers := make(chan said, len(others))
 	last := api.Errorf(api.NoQuorum, "No quorum: no other member answers")
-	for _, id := range others {
-		answered, err := n.AnnounceTo(ctx, id, address, look == LookNone)
-		switch {
-		case err == nil:
-			return nil
-		case answered && isFinal(err):
-			return err
-		case errors.Is(last, api.OutcomeUnknown): // whoever has it may yet bring it through
-		case answered || errors.Is(err, api.OutcomeUnknown):
-			last = api.AsError(err)
+	for next, heard := 0, 0; heard < next || next < len(others) && ctx.Err() == nil; {
+		var silent <-chan time.Time
+		if next < len(others) && ctx.Err() == nil {
+			id := others[next]
+			told.Go(func() {
+				answered, err := n.AnnounceTo(ctx, id, address, unseen)
+				answers <- said{answered, err}
+			})
+			next++
+			silent = time.After(announcePause)
 		}
-		if ctx.Err() != nil {
-			break
+		select {
+		case <-silent:
+		case a := <-answers:
+			heard++
+			switch {
+			case a.err == nil:
+				return nil
+			case a.answered && isFinal(a.err):
+				return a.err
+			case errors.Is(last, api.OutcomeUnknown): // whoever has it may yet bring it through
+			case a.answered || errors.Is(a.err, api.OutcomeUnknown):
+				last = api.AsError(a.err)
+			}
 		}
 	}
 	return last

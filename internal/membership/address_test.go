@@ -3,9 +3,11 @@ package membership
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"incusd/api"
@@ -21,6 +23,7 @@ type village struct {
 	asked    []string
 	unseen   bool // what the last one that was told was told
 	proposed int
+	silence  time.Duration // of those that are away, before it shows
 	mu       sync.Mutex
 	looked   int
 }
@@ -42,14 +45,22 @@ func (v *village) ReachedFrom(_ context.Context, id, _ string) (bool, error) {
 	return true, err
 }
 
-func (v *village) AnnounceTo(_ context.Context, id, _ string, unseen bool) (bool, error) {
+func (v *village) AnnounceTo(ctx context.Context, id, _ string, unseen bool) (bool, error) {
+	v.mu.Lock()
 	v.unseen = unseen
 	v.asked = append(v.asked, id)
+	v.mu.Unlock()
 	err, ok := v.answers[id]
-	if !ok {
-		return false, errAway
+	if ok {
+		return true, err
 	}
-	return true, err
+	if v.silence > 0 {
+		select {
+		case <-time.After(v.silence):
+		case <-ctx.Done():
+		}
+	}
+	return false, errAway
 }
 
 func (v *village) Propose(context.Context, state.Command) (state.Result, error) {
@@ -92,6 +103,30 @@ func TestAnnounceAsksUntilSomebodyDecides(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheDeadDelayAnAnnouncementLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &village{silence: 2 * time.Second, answers: map[string]error{"m100": nil}}
+		for i := range 99 {
+			v.others = append(v.others, fmt.Sprintf("m%d", i+2))
+		}
+		began := time.Now()
+		if err := Announce(t.Context(), v, "10.0.0.9:8443", LookDue, began); err != nil || time.Since(began) > 5*time.Second {
+			t.Errorf("the only one that lives is told after %s: %v", time.Since(began), err)
+		}
+		v.answers = nil
+		began = time.Now()
+		if err := Announce(t.Context(), v, "10.0.0.9:8443", LookDue, began); !errors.Is(err, api.NoQuorum) || time.Since(began) > 7*time.Second {
+			t.Errorf("nobody lives: after %s: %v", time.Since(began), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began = time.Now()
+		if err := Announce(ctx, v, "10.0.0.9:8443", LookDue, began); err == nil || time.Since(began) > time.Second {
+			t.Errorf("bounded by a second: after %s: %v", time.Since(began), err)
+		}
+	})
 }
 
 func TestOthersLookOnceAtTheLeadersNewAddress(t *testing.T) {
