@@ -171,6 +171,8 @@ type app struct {
 	// used is the remote that was connected to last.
 	used         *usedRemote
 	staleWarning sync.Once
+	// stale is the first answer that was marked as stale; nil if none was.
+	stale *client.Stale
 }
 
 // run executes one command line and returns its exit code.
@@ -265,6 +267,7 @@ func (a *app) warn(format string, args ...any) {
 // warnStale says once per command that what follows may be out of date.
 func (a *app) warnStale(s client.Stale) {
 	a.staleWarning.Do(func() {
+		a.stale = &s
 		why := "this answer may be out of date"
 		switch s.Reason {
 		case api.NoQuorum:
@@ -277,6 +280,16 @@ func (a *app) warnStale(s client.Stale) {
 			a.warn("%s", missing(s))
 		}
 	})
+}
+
+// notThere says that what was looked for in a list is not there, or, if the list may be out of
+// date, that the member does not know.
+func (a *app) notThere(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	if a.stale != nil {
+		return refuse(a.stale.Reason, "%v: this member does not know whether it exists (%s)", a.stale.Reason, text)
+	}
+	return errors.New(text)
 }
 
 // missing says who must come back for the cluster to go on, and what to do.

@@ -101,7 +101,7 @@ func (a *app) clusterRevokeTokenCommand() *cobra.Command {
 				a.say("Cluster join token for %s deleted", name)
 				return nil
 			}
-			return fmt.Errorf("No cluster join token for member %s on remote: %s", name, a.used.name)
+			return a.notThere("No cluster join token for member %s on remote: %s", name, a.used.name)
 		},
 	}
 }

@@ -61,3 +61,17 @@ func TestRevokeTokenDeletesItsOperation(t *testing.T) {
 	s.Reply("GET /1.0/operations", map[string]any{})
 	s.mustFail(t, golden(t, "cluster-revoke-token.again.err"), "", "cluster", "revoke-token", "goldA")
 }
+
+func TestTokenThatAStaleListLacksMayExist(t *testing.T) {
+	s := clustered(t)
+	s.Handle("GET /1.0/operations", staleAnswer(map[string]any{}))
+	for _, command := range []string{"cluster revoke-token goldA", "config trust revoke-token goldA"} {
+		if s.run("", strings.Fields(command)...) {
+			t.Fatalf("%s succeeded", command)
+		}
+		if got := s.stderr.String(); !strings.Contains(got, "Error: No quorum: this member does not know whether it exists (No c") ||
+			!strings.Contains(got, "Hint: "+api.NoQuorum.Hint()) {
+			t.Errorf("%s: %s", command, got)
+		}
+	}
+}

@@ -291,7 +291,7 @@ func (a *app) trustRevokeTokenCommand() *cobra.Command {
 				a.say("Certificate add token for %s deleted", name)
 				return nil
 			}
-			return fmt.Errorf("No certificate add token for member %s on remote: %s", name, a.used.name)
+			return a.notThere("No certificate add token for member %s on remote: %s", name, a.used.name)
 		},
 	}
 }
