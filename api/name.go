@@ -47,7 +47,7 @@ func isAlphanumeric(c byte) bool {
 // ValidateMemberName checks the name of a member. It fails with NameInvalid.
 func ValidateMemberName(name string) error {
 	if name == "none" || name == "." || name == ".." {
-		return Errorf(NameInvalid, "Invalid cluster member name: %q is reserved", name)
+		return Errorf(NameInvalid, "Invalid cluster member name: %q is reserved", name).WithHint("choose another name")
 	}
 	if err := ValidateName(name); err != nil {
 		return Errorf(NameInvalid, "Invalid cluster member name: %v", err)

@@ -104,7 +104,7 @@ var reasons = map[Reason]reasonInfo{
 	AddressTaken:      {http.StatusConflict, "The cluster already has a member with that address", "use another address or port"},
 	AddressUnreach:    {http.StatusBadRequest, "The address cannot be reached", "check the address, the port and the firewalls between the servers"},
 	AddressInUse:      {http.StatusBadRequest, "The address cannot be listened on", "choose a free address and port of this server"},
-	NameInvalid:       {http.StatusBadRequest, "Invalid name", "use at most 64 letters, digits, dots and dashes"},
+	NameInvalid:       {http.StatusBadRequest, "Invalid name", "use at most 64 letters, digits, dots, dashes and underscores, with a letter or digit at both ends"},
 	NameTaken:         {http.StatusConflict, "The cluster already has a member with that name", "choose another name, or remove the old member first"},
 	MemberNotFound:    {http.StatusNotFound, "Cluster member not found", "see incus cluster list for the names"},
 	MemberOffline:     {http.StatusServiceUnavailable, "Cluster member is offline", "start that member, or ask another one"},

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -81,6 +83,23 @@ func TestBadEntitiesAreRefusedAndChangeNothing(t *testing.T) {
 	}
 	if n := len(get[[]string](b, "/1.0/profiles")) + len(get[[]string](b, "/1.0/projects")) + len(get[[]string](b, "/1.0/storage-pools")); n != 2 {
 		t.Errorf("there are %d objects", n)
+	}
+}
+
+func TestHintOfANameIsThatOfItsKind(t *testing.T) {
+	b := newBed(t)
+	for _, test := range []struct{ path, name, hint string }{
+		{"storage-pools", "_p", "at most 64 letters, digits, dots, dashes and underscores"},
+		{"networks", "abcdefghijklmnop", "2 to 15 letters"},
+		{"networks", "none", "choose another name"},
+		{"projects", "a_b", "at most 64 letters, digits, dots and dashes,"},
+		{"projects", "-a", "at most 64 letters, digits, dots and dashes,"},
+	} {
+		var details api.ErrorMetadata
+		e := envelope(t, b.do(request{method: "POST", path: "/1.0/" + test.path, body: fmt.Sprintf(`{"name":%q,"driver":"dir"}`, test.name)}))
+		if err := json.Unmarshal(e.Metadata, &details); err != nil || details.Reason != api.NameInvalid || !strings.Contains(details.Hint, test.hint) {
+			t.Errorf("%s %s: %q, hint %q", test.path, test.name, e.Error, details.Hint)
+		}
 	}
 }
 

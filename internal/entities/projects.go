@@ -81,18 +81,22 @@ func (s *Service) DeleteProject(ctx context.Context, name string, by *api.EventR
 
 // checkProjectName has the rules of entities.md §4.
 func checkProjectName(name string) error {
+	invalid := func(format string, args ...any) error {
+		return api.Errorf(api.NameInvalid, format, args...).
+			WithHint("use at most 64 letters, digits, dots and dashes, with a letter or digit at both ends")
+	}
 	switch {
 	case name == "":
-		return api.Errorf(api.NameInvalid, "No name provided")
+		return invalid("No name provided")
 	case strings.Contains(name, "_"):
-		return api.Errorf(api.NameInvalid, "Project names may not contain underscores")
+		return invalid("Project names may not contain underscores")
 	case name == "*":
-		return api.Errorf(api.NameInvalid, "Reserved project name")
+		return invalid("Reserved project name")
 	case strings.ContainsAny(name, `'"`), name == ".", name == "..":
-		return api.Errorf(api.NameInvalid, "Invalid project name %q", name)
+		return invalid("Invalid project name %q", name)
 	}
 	if err := api.ValidateName(name); err != nil {
-		return api.Errorf(api.NameInvalid, "Invalid project name %q: %v", name, err)
+		return invalid("Invalid project name %q: %v", name, err)
 	}
 	return nil
 }

@@ -55,11 +55,12 @@ var refused = map[string]string{
 // fails with api.NameInvalid.
 func ValidateName(kind, name string) error {
 	invalid := func(format string, args ...any) error {
-		return api.Errorf(api.NameInvalid, "Invalid network name: "+format, args...)
+		return api.Errorf(api.NameInvalid, "Invalid network name: "+format, args...).
+			WithHint("use 2 to 15 letters, digits, dots, dashes and underscores, with a letter or digit at both ends")
 	}
 	switch {
 	case name == "none":
-		return invalid("%q is reserved", name)
+		return api.Errorf(api.NameInvalid, "Invalid network name: %q is reserved", name).WithHint("choose another name")
 	case kind != "bridge":
 		return nil
 	case len(name) < 2:
