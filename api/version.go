@@ -26,6 +26,6 @@ func Extensions() []string {
 		"init_preseed", "init_preseed_storage_volumes", "init_preseed_profile_project", "init_preseed_cluster_groups",
 		"resources", "network_state", "network_leases",
 		"custom_block_volumes", "storage_api_volume_rename", "project_usage", "network_type_macvlan",
-		"network_type_sriov", "network_type_physical",
+		"network_type_sriov", "network_type_physical", "warnings",
 	}
 }

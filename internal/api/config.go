@@ -116,6 +116,8 @@ type Members interface {
 	RemoveMember(ctx context.Context, name string, force, rotate bool, requestor *api.EventRequestor) error
 	Leave(ctx context.Context, requestor *api.EventRequestor) error
 	AbortJoin(ctx context.Context, name string) error
+	SetWarning(ctx context.Context, id, status string, requestor *api.EventRequestor) error
+	DeleteWarning(ctx context.Context, id string, requestor *api.EventRequestor) error
 	// UpdateCertificate replaces the cluster's certificate by another one, which the present key
 	// endorses. RotateKey makes another key that it does not.
 	UpdateCertificate(ctx context.Context, certPEM, keyPEM string, requestor *api.EventRequestor) error

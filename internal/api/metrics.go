@@ -28,6 +28,13 @@ func (s *Server) metricsGet(c *call) (reply, error) {
 	var m metrics
 	m.add("incus_uptime_seconds", "counter", "The daemon uptime in seconds.", time.Since(s.begun).Seconds())
 	m.add("incus_operations_total", "counter", "The number of running operations", float64(len(s.cfg.Operations.List())))
+	active := 0
+	for _, w := range view.Warnings() {
+		if w.Status != api.WarningResolved {
+			active++
+		}
+	}
+	m.add("incus_warnings_total", "counter", "The number of active warnings.", float64(active))
 	m.add("incus_cluster_quorum", "gauge", "1 if a leader answers, else 0.", one(view.Stale == nil))
 	m.add("incus_cluster_leader", "gauge", "1 if this member leads.", one(view.Leader == s.cfg.Store.ID()))
 	m.add("incus_cluster_applied_index", "counter", "The last entry of the replicated log that is applied here.", float64(view.Index()))

@@ -183,7 +183,11 @@ func Routes() []Route {
 		{"POST", "/1.0/instances", administrators, anyMember, noInstances},
 		{"GET", "/1.0/images", trusted, anyMember, nothing},
 		{"POST", "/1.0/images", administrators, anyMember, noInstances},
-		{"GET", "/1.0/warnings", administrators, anyMember, nothing},
+		{"GET", "/1.0/warnings", administrators, anyMember, (*Server).warningsGet},
+		{"GET", "/1.0/warnings/{uuid}", administrators, anyMember, (*Server).warningGet},
+		{"PUT", "/1.0/warnings/{uuid}", administrators, anyMember, (*Server).warningPut},
+		{"PATCH", "/1.0/warnings/{uuid}", administrators, anyMember, (*Server).warningPut},
+		{"DELETE", "/1.0/warnings/{uuid}", administrators, anyMember, (*Server).warningDelete},
 
 		{"GET", "/internal/ready", local, anyMember, (*Server).readyGet},
 		{"PUT", "/internal/shutdown", local, patient, (*Server).shutdownPut},

@@ -43,8 +43,8 @@ type Raft interface {
 }
 
 // A Leader does what only the leader may do: it judges who is online, plans roles,
-// makes Raft's configuration follow the state, ends what ran out or was begun, and renews
-// the cluster's certificate.
+// makes Raft's configuration follow the state, ends what ran out or was begun, renews the
+// cluster's certificate, and keeps the warnings.
 type Leader struct {
 	store LeaderStore
 	raft  Raft
@@ -77,6 +77,7 @@ func (l *Leader) Run(ctx context.Context) {
 	wg.Go(func() { t.keepMaintenance(ctx) })
 	wg.Go(func() { t.endRemovals(ctx) })
 	wg.Go(func() { t.keepCertificate(ctx) })
+	wg.Go(func() { t.keepWarnings(ctx) })
 	wg.Wait()
 }
 

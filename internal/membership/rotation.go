@@ -176,37 +176,17 @@ func (s *Admissions) awaitRotation(ctx context.Context) error {
 
 // keepCertificate renews the cluster's certificate in time, and makes another key when a member
 // was removed that must not have it. A certificate that an administrator supplied is theirs to
-// renew; incus cluster doctor says when.
+// renew; a warning says when.
 func (t *term) keepCertificate(ctx context.Context) {
-	var said time.Time
 	for {
-		view, now := t.store.Local(), t.now()
+		view := t.store.Local()
 		if err := t.renew(ctx, view); err != nil && ctx.Err() == nil {
 			t.log.Error("The cluster's certificate was not replaced; trying again", "err", err)
-		}
-		if ends, soon := suppliedEnds(view.Cluster(), now); soon && now.Sub(said).Abs() >= sayAgain {
-			t.log.Warn("The cluster's certificate, which was supplied, comes to its end; replace it: incus cluster update-certificate", "ends", ends)
-			said = now
 		}
 		if !sleep(ctx, t.set.SweepInterval, view.WatchMembers()) {
 			return
 		}
 	}
-}
-
-const (
-	// warnBefore is how long before its end a supplied certificate is worth a word in the log.
-	warnBefore = 60 * 24 * time.Hour
-	sayAgain   = 24 * time.Hour
-)
-
-// suppliedEnds tells when a certificate that an administrator supplied ends, if that is soon.
-func suppliedEnds(c state.Cluster, now time.Time) (ends time.Time, soon bool) {
-	cert, err := trust.ParseCertificate(c.Certificate)
-	if err != nil || !c.Supplied {
-		return time.Time{}, false
-	}
-	return cert.NotAfter, now.After(cert.NotAfter.Add(-warnBefore))
 }
 
 func (t *term) renew(ctx context.Context, view *raftstore.View) error {

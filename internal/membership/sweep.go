@@ -4,11 +4,12 @@ import (
 	"context"
 	"time"
 
+	"incusd/api"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
 
-// sweep ends what ran out: tokens, claims, the memory of ended tokens, and joining
+// sweep ends what ran out: tokens, claims, the memory of ended tokens and resolved warnings, and joining
 // members that were lost. An idle cluster writes nothing.
 //
 // It does not watch the state: whether a token has expired is decided when it is used,
@@ -42,6 +43,11 @@ func (t *term) inspect(view *raftstore.View, known acquaintances) (due *state.Le
 	d := deadlines{now: t.now()}
 	for _, token := range view.Tokens() {
 		d.token(token)
+	}
+	for _, w := range view.Warnings() {
+		if w.Status == api.WarningResolved {
+			d.add(w.Updated.Add(state.ResolvedTime))
+		}
 	}
 	joining := view.Joining()
 	known.keepOnly(joining)

@@ -181,6 +181,9 @@ var kinds = map[string][]version{
 	KindGroupUpdate:       {bodyOf(applyGroupUpdate)},
 	KindGroupRename:       {bodyOf(applyGroupRename)},
 	KindGroupDelete:       {bodyOf(applyGroupDelete)},
+	KindWarningReport:     {bodyOf(applyWarningReport)},
+	KindWarningStatus:     {bodyOf(applyWarningStatus)},
+	KindWarningDelete:     {bodyOf(applyWarningDelete)},
 }
 
 // A step is a command that is understood.
@@ -224,7 +227,7 @@ func decodeStep(cmd *Command) (step, error) {
 type counts struct {
 	tokens, tombstones, requests, retired, config, certificates int
 	entities, volumes, profiles, projects, attempts             int
-	groups, removed                                             int
+	groups, removed, warnings                                   int
 }
 
 // A batch is an entry on its way into the tables.

@@ -115,5 +115,6 @@ func applyLeaderSweep(tx *transaction, b *LeaderSweep) (any, error) {
 		}
 	}
 	tx.sweepTokens()
+	tx.sweepWarnings()
 	return nil, nil
 }

@@ -123,6 +123,10 @@ func samples() []sample {
 		{KindGroupUpdate, 1, GroupUpdate{Group: group, Members: []string{"id1"}, Expect: "hash", Strict: true}},
 		{KindGroupRename, 1, GroupRename{Name: "gpu", NewName: "fast"}},
 		{KindGroupDelete, 1, GroupDelete{Name: "gpu"}},
+		{KindWarningReport, 1, WarningReport{Raise: []WarningRaise{{UUID: "w1", Sighting: Sighting{Type: WarnNetwork, Member: "id1", Project: "web",
+			Entity: "e1", Severity: "high", Message: "text"}}}, Resolve: []string{"w2"}}},
+		{KindWarningStatus, 1, WarningStatus{UUID: "w1", Status: "acknowledged"}},
+		{KindWarningDelete, 1, WarningDelete{UUID: "w1"}},
 		{KindTokenGrant, 1, TokenGrant{Token: token, Fingerprint: "fp2", Certificate: "cert", Proved: true}},
 	}
 }

@@ -348,6 +348,7 @@ func (tx *transaction) endJoin(m *Member) {
 func (tx *transaction) dropMember(m *Member, next string) {
 	memberTable.drop(tx, m)
 	tx.leaveEntities(m.ID)
+	tx.dropWarnings(m.ID)
 	if m.ID != next {
 		tx.retire(m.ID)
 	}

@@ -146,6 +146,9 @@ func (c *chaos) draw(v *View) (string, any) {
 		case 4:
 			return KindTokenRedeem, TokenRedeem{Hash: c.hash(), Certificate: Certificate{Fingerprint: c.fp(), PEM: "pem"}}
 		}
+		if c.pick(2) == 0 {
+			return c.drawWarning(v)
+		}
 		return KindLeaderElected, LeaderElected{ID: c.id(), Term: uint64(c.pick(9))}
 	}
 }
@@ -172,6 +175,24 @@ func (c *chaos) drawGroup(v *View) (string, any) {
 		return KindGroupRename, GroupRename{Name: g.Name, NewName: c.group()}
 	}
 	return KindGroupDelete, GroupDelete{Name: g.Name}
+}
+
+func (c *chaos) drawWarning(v *View) (string, any) {
+	uuid := fmt.Sprintf("w%d", c.pick(8))
+	switch c.pick(5) {
+	case 0:
+		return KindWarningStatus, WarningStatus{UUID: uuid, Status: c.one(api.WarningNew, api.WarningAcknowledged, api.WarningResolved)}
+	case 1:
+		return KindWarningDelete, WarningDelete{UUID: uuid}
+	}
+	b := WarningReport{Raise: []WarningRaise{{UUID: uuid, Sighting: Sighting{
+		Type: c.one(WarnOffline, WarnPool), Member: c.one("", c.id()), Entity: c.one("", "e1"), Severity: c.one("low", "high"), Message: "text"}}}}
+	for _, w := range v.Warnings() {
+		if c.pick(3) == 0 {
+			b.Resolve = append(b.Resolve, w.UUID)
+		}
+	}
+	return KindWarningReport, b
 }
 
 // drawRemoval draws a step of the removal of a member.

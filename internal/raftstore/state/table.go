@@ -50,7 +50,7 @@ type anyTable interface {
 
 // tables are all tables, in the order of the snapshot.
 var tables = []anyTable{clusterTable, memberTable, tokenTable, configTable, certificateTable,
-	groupTable, projectTable, entityTable, profileTable, attemptTable, recoveryTable, retiredTable, removedTable, requestTable}
+	groupTable, projectTable, entityTable, profileTable, attemptTable, warningTable, recoveryTable, retiredTable, removedTable, requestTable}
 
 func newDB() *memdb.MemDB {
 	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}

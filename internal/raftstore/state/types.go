@@ -98,6 +98,9 @@ const (
 	KindGroupUpdate       = "group.update"
 	KindGroupRename       = "group.rename"
 	KindGroupDelete       = "group.delete"
+	KindWarningReport     = "warning.report"
+	KindWarningStatus     = "warning.status"
+	KindWarningDelete     = "warning.delete"
 )
 
 // CommandVersion is the newest set of commands that this build can apply. A member
@@ -473,7 +476,7 @@ type LeaderElected struct {
 }
 
 // LeaderSweep is the body of "leader.sweep", version 1: it ends tokens past their expiry, releases
-// claims past their deadline, forgets old tombstones, and removes the given joining members if
+// claims past their deadline, forgets old tombstones and warnings resolved for long, and removes the given joining members if
 // their deadline has passed.
 type LeaderSweep struct {
 	Lost []string `json:"lost,omitempty"`
