@@ -271,8 +271,10 @@ func TestRestrictedClientSeesNothingOfOtherProjects(t *testing.T) {
 	if tag := b.do(request{method: "GET", path: "/1.0/storage-pools/local", cert: web}).Header().Get("ETag"); tag != "" {
 		t.Error("the ETag of the configuration is shown")
 	}
-	network := metadata[api.Network](t, b.do(request{method: "GET", path: "/1.0/networks/br0?project=web", cert: web}), 200)
-	networks := metadata[[]api.Network](t, b.do(request{method: "GET", path: "/1.0/networks?recursion=1&project=web&filter=name+eq+br0", cert: web}), 200)
+	wantRefusal(t, b.do(request{method: "GET", path: "/1.0/networks/br0?project=web", cert: web}), 403, api.NotAuthorized, notDefault)
+	both := b.trustClient(true, "web", "default")
+	network := metadata[api.Network](t, b.do(request{method: "GET", path: "/1.0/networks/br0?project=web", cert: both}), 200)
+	networks := metadata[[]api.Network](t, b.do(request{method: "GET", path: "/1.0/networks?recursion=1&project=web&filter=name+eq+br0", cert: both}), 200)
 	for _, n := range append(networks, network) {
 		if strings.Join(n.UsedBy, " ") != want {
 			t.Errorf("%+v", n)

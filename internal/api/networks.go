@@ -24,8 +24,8 @@ func (s *Server) networksGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	networks := entities.Networks(view, scope.name, scope.all)
-	if scope.all || view.Owner(scope.name, state.FeatureNetworks) == defaultName {
+	networks := within(&c.caller, entities.Networks(view, scope.name, scope.all), func(n api.Network) string { return n.Project })
+	if (scope.all || view.Owner(scope.name, state.FeatureNetworks) == defaultName) && c.caller.mayUse(defaultName) == nil {
 		interfaces, err := s.cfg.Entities.Interfaces(c.Context())
 		if err != nil {
 			return reply{}, err
@@ -79,6 +79,9 @@ func (s *Server) networksPost(c *call) (reply, error) {
 	if err := checkNew("network", post.Name); err != nil {
 		return reply{}, err
 	}
+	if err := c.caller.maySet(nil, post.Config); err != nil {
+		return reply{}, err
+	}
 	project, err := s.project(c)
 	if err != nil {
 		return reply{}, err
@@ -99,7 +102,14 @@ func (s *Server) networkPut(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return empty, s.cfg.Entities.UpdateNetwork(c.Context(), project, c.name("name"), s.targetOf(c), next, c.caller.requestor())
+	allowed := func(now api.Network) (api.NetworkPut, error) {
+		put, err := next(now)
+		if err == nil {
+			err = c.caller.maySet(now.Config, put.Config)
+		}
+		return put, err
+	}
+	return empty, s.cfg.Entities.UpdateNetwork(c.Context(), project, c.name("name"), s.targetOf(c), allowed, c.caller.requestor())
 }
 
 // networkPost renames a network: POST /1.0/networks/NAME.

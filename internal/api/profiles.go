@@ -18,7 +18,8 @@ func (s *Server) profilesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := listed(c, entities.Profiles(view, scope.name, scope.all), profileURL)
+	profiles := within(&c.caller, entities.Profiles(view, scope.name, scope.all), func(p api.Profile) string { return p.Project })
+	list, err := listed(c, profiles, profileURL)
 	return ok(view, list), err
 }
 

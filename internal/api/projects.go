@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 	"strings"
 
 	"incusd/api"
@@ -22,7 +21,7 @@ func (s *Server) projectsGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	visible := slices.DeleteFunc(entities.Projects(view), func(p api.Project) bool { return c.caller.mayUse(p.Name) != nil })
+	visible := within(&c.caller, entities.Projects(view), func(p api.Project) string { return p.Name })
 	list, err := listed(c, visible, projectURL)
 	return ok(view, list), err
 }

@@ -154,8 +154,8 @@ type projectScope struct {
 // includes tells whether an object of a project is in the scope.
 func (p projectScope) includes(project string) bool { return p.all || p.name == project }
 
-// projects reads project= and all-projects=, and refuses what a restricted client may
-// not see.
+// projects reads project= and all-projects=, and refuses a project that a restricted client may not
+// use. All projects are all of its own to such a client.
 func (c *call) projects() (projectScope, error) {
 	all, err := boolean(c, "all-projects")
 	if err != nil {
@@ -165,9 +165,6 @@ func (c *call) projects() (projectScope, error) {
 	if all {
 		if name != "" {
 			return projectScope{}, api.Errorf(api.BadRequest, "Cannot specify a project when requesting all projects")
-		}
-		if c.caller.kind == RestrictedClient {
-			return projectScope{}, api.Errorf(api.NotAuthorized, "Certificate is restricted")
 		}
 		return projectScope{all: true}, nil
 	}

@@ -27,7 +27,7 @@ const (
 const (
 	// administrators may do everything.
 	administrators = Client | Member | UnixSocket
-	// trusted callers may look at the cluster.
+	// trusted callers may look at the cluster, and change what is in their projects (confine.go).
 	trusted = administrators | RestrictedClient
 	// admitting is those that a join brings along, from its token to its end.
 	admitting = Joiner | Member
@@ -142,31 +142,31 @@ func Routes() []Route {
 		{"GET", "/1.0/storage-pools/{name}/resources", trusted, thisMember, (*Server).poolResourcesGet},
 		{"GET", "/1.0/storage-pools/{name}/volumes", trusted, anyMember, (*Server).volumesGet},
 		{"GET", "/1.0/storage-pools/{name}/volumes/{type}", trusted, anyMember, (*Server).volumesGet},
-		{"POST", "/1.0/storage-pools/{name}/volumes", administrators, lengthy, (*Server).volumesPost},
-		{"POST", "/1.0/storage-pools/{name}/volumes/{type}", administrators, lengthy, (*Server).volumesPost},
+		{"POST", "/1.0/storage-pools/{name}/volumes", trusted, lengthy, (*Server).volumesPost},
+		{"POST", "/1.0/storage-pools/{name}/volumes/{type}", trusted, lengthy, (*Server).volumesPost},
 		{"GET", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, anyMember, (*Server).volumeGet},
-		{"PUT", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePut},
-		{"PATCH", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePut},
-		{"POST", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumePost},
-		{"DELETE", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", administrators, lengthy, (*Server).volumeDelete},
+		{"PUT", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, lengthy, (*Server).volumePut},
+		{"PATCH", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, lengthy, (*Server).volumePut},
+		{"POST", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, lengthy, (*Server).volumePost},
+		{"DELETE", "/1.0/storage-pools/{name}/volumes/{type}/{volume}", trusted, lengthy, (*Server).volumeDelete},
 
 		{"GET", "/1.0/networks", trusted, thisMember, (*Server).networksGet},
-		{"POST", "/1.0/networks", administrators, lengthy, (*Server).networksPost},
+		{"POST", "/1.0/networks", trusted, lengthy, (*Server).networksPost},
 		{"GET", "/1.0/networks/{name}", trusted, anyMember, (*Server).networkGet},
-		{"PUT", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPut},
-		{"PATCH", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPut},
-		{"POST", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkPost},
-		{"DELETE", "/1.0/networks/{name}", administrators, lengthy, (*Server).networkDelete},
+		{"PUT", "/1.0/networks/{name}", trusted, lengthy, (*Server).networkPut},
+		{"PATCH", "/1.0/networks/{name}", trusted, lengthy, (*Server).networkPut},
+		{"POST", "/1.0/networks/{name}", trusted, lengthy, (*Server).networkPost},
+		{"DELETE", "/1.0/networks/{name}", trusted, lengthy, (*Server).networkDelete},
 		{"GET", "/1.0/networks/{name}/state", trusted, thisMember, (*Server).networkStateGet},
 		{"GET", "/1.0/networks/{name}/leases", trusted, thisMember, (*Server).networkLeasesGet},
 
 		{"GET", "/1.0/profiles", trusted, anyMember, (*Server).profilesGet},
-		{"POST", "/1.0/profiles", administrators, anyMember, (*Server).profilesPost},
+		{"POST", "/1.0/profiles", trusted, anyMember, (*Server).profilesPost},
 		{"GET", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profileGet},
-		{"PUT", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePut},
-		{"PATCH", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePut},
-		{"POST", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profilePost},
-		{"DELETE", "/1.0/profiles/{name}", administrators, anyMember, (*Server).profileDelete},
+		{"PUT", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profilePut},
+		{"PATCH", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profilePut},
+		{"POST", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profilePost},
+		{"DELETE", "/1.0/profiles/{name}", trusted, anyMember, (*Server).profileDelete},
 
 		{"GET", "/1.0/projects", trusted, anyMember, (*Server).projectsGet},
 		{"POST", "/1.0/projects", administrators, anyMember, (*Server).projectsPost},

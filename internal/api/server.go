@@ -168,7 +168,11 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) (reply, error)
 	} else if err := s.readBody(w, r, &who); err != nil {
 		return reply{}, err
 	}
-	return s.dispatch(route, &call{Request: r, caller: who, vars: mux.Vars(r), query: r.URL.Query()})
+	c := &call{Request: r, caller: who, vars: mux.Vars(r), query: r.URL.Query()}
+	if err := s.confine(route, c); err != nil {
+		return reply{}, err
+	}
+	return s.dispatch(route, c)
 }
 
 // dispatch lets the right member answer, in bounded time.

@@ -128,6 +128,7 @@ func (s *Server) volumesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, unlessStale(view, api.AsError(err))
 	}
+	volumes = within(&c.caller, volumes, func(v api.StorageVolume) string { return v.Project })
 	for i := range volumes {
 		volumes[i].UsedBy = c.caller.visible(volumes[i].UsedBy)
 	}

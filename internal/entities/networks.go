@@ -3,6 +3,7 @@ package entities
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"incusd/api"
 	"incusd/internal/network"
@@ -48,6 +49,12 @@ func (s *Service) networkConfig(kind, name string, config map[string]string) (ma
 		return nil, err
 	}
 	return network.Validate(kind, name, config)
+}
+
+// OfTheMachine tells whether a key of a network reaches past it into the machine: what each member has
+// of its own, such as the interfaces that it gives away, and what a program is told in its own words.
+func OfTheMachine(key string) bool {
+	return network.MemberSpecific("", key) || strings.HasPrefix(key, "raw.")
 }
 
 // isNew tells whether a network is not made yet, so that its addresses may be chosen.

@@ -403,6 +403,9 @@ func otherType(e *Entity) error {
 
 // applyEntityDefine is the first step of a two-step creation.
 func applyEntityDefine(tx *transaction, b *EntityDefine) (any, error) {
+	if err := tx.mayChange(b.Project); err != nil {
+		return nil, err
+	}
 	m, ok := activeMember(tx.Txn, b.MemberID)
 	if !ok {
 		return nil, refuse(api.MemberNotFound)
@@ -449,6 +452,9 @@ func checkDefine(e *Entity, b *EntityDefine, m *Member) error {
 
 // applyEntityCreate makes an entity: in one step, as the second of two, or once more.
 func applyEntityCreate(tx *transaction, b *EntityCreate) (any, error) {
+	if err := tx.mayChange(b.Project); err != nil {
+		return nil, err
+	}
 	if err := checkGlobal(b.Description, b.Config); err != nil {
 		return nil, err
 	}
@@ -558,6 +564,9 @@ func applyEntityUpdate(tx *transaction, b *EntityUpdate) (any, error) {
 	if !ok || e.Deleting {
 		return nil, api.Errorf(api.NotFound, "The object is gone")
 	}
+	if err := tx.mayChange(e.Project); err != nil {
+		return nil, err
+	}
 	if b.Expect != e.Hash() {
 		return nil, refuse(api.PreconditionFail)
 	}
@@ -612,6 +621,8 @@ func applyEntityRename(tx *transaction, b *EntityRename) (any, error) {
 	switch {
 	case !ok || e.Deleting:
 		return nil, api.Errorf(api.NotFound, "The object is gone")
+	case tx.mayChange(e.Project) != nil:
+		return nil, tx.mayChange(e.Project)
 	case e.Kind == EntityPool:
 		return nil, badRequest("A storage pool cannot be renamed")
 	case e.Kind == EntityNetwork && clusterOf(tx.Txn).Enabled:
@@ -641,6 +652,9 @@ func applyEntityDelete(tx *transaction, b *EntityDelete) (any, error) {
 	e, ok := entityTable.get(tx.Txn, primary, b.ID)
 	if !ok {
 		return nil, api.Errorf(api.NotFound, "The object is gone")
+	}
+	if err := tx.mayChange(e.Project); err != nil {
+		return nil, err
 	}
 	e = e.Clone()
 	if e.Deleting {

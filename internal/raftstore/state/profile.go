@@ -114,6 +114,9 @@ func allProfiles(txn *memdb.Txn) []*Profile {
 
 func applyProfileCreate(tx *transaction, b *ProfileCreate) (any, error) {
 	p := b.Profile
+	if err := tx.mayChange(p.Project); err != nil {
+		return nil, err
+	}
 	if err := api.ValidateName(p.Name); err != nil {
 		return nil, api.Errorf(api.NameInvalid, "Invalid profile name: %v", err)
 	}
@@ -139,6 +142,9 @@ func applyProfileCreate(tx *transaction, b *ProfileCreate) (any, error) {
 
 func applyProfileUpdate(tx *transaction, b *ProfileUpdate) (any, error) {
 	p := b.Profile
+	if err := tx.mayChange(p.Project); err != nil {
+		return nil, err
+	}
 	old, ok := findProfile(tx.Txn, p.Project, p.Name)
 	if !ok {
 		return nil, api.Errorf(api.NotFound, "Failed to retrieve profile %q: Profile not found", p.Name)
@@ -185,6 +191,9 @@ func applyProfileDelete(tx *transaction, b *ProfileDelete) (any, error) {
 
 // ownProfile is a profile that somebody has made; verb is what is to be done with it.
 func (tx *transaction) ownProfile(project, name, verb string) (*Profile, error) {
+	if err := tx.mayChange(project); err != nil {
+		return nil, err
+	}
 	if name == api.DefaultProfile {
 		return nil, api.Errorf(api.BadRequest, `The "default" profile cannot be %s`, verb).WithCode(403)
 	}

@@ -25,6 +25,23 @@ func (tx *transaction) knownProjects(names []string) ([]string, error) {
 	return out, nil
 }
 
+// mayChange refuses a client what is in none of its projects, as they and the trust in it are by now:
+// the request was judged by what a member knew before.
+func (tx *transaction) mayChange(project string) error {
+	by := tx.cmd.Requestor
+	if by == nil || by.Protocol != "tls" {
+		return nil
+	}
+	c, ok := certificateTable.get(tx.Txn, primary, by.Username)
+	switch {
+	case !ok:
+		return api.Errorf(api.NotAuthorized, "not authorized any more")
+	case c.Restricted && !slices.Contains(c.Projects, project):
+		return api.Errorf(api.NotAuthorized, "User does not have permission for project %q", project)
+	}
+	return nil
+}
+
 // moveRights gives the rights in a project to the name that it has now; an empty one takes them away.
 func (tx *transaction) moveRights(project, now string) {
 	for _, c := range certificateTable.list(tx.Txn, primary) {

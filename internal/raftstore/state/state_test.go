@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,8 @@ type world struct {
 	now    time.Time
 	index  uint64
 	asked  int
-	events []Event // of the last command
+	by     *api.EventRequestor // who asks; nil for root at the socket
+	events []Event             // of the last command
 }
 
 func newWorld(t testing.TB) *world { return &world{t: t, s: New(), now: start} }
@@ -52,7 +54,7 @@ func (w *world) do(kind string, body any) Result {
 
 func (w *world) ask(request, kind string, body any) Result {
 	w.t.Helper()
-	cmd, err := NewCommand(kind, request, w.now, &api.EventRequestor{Username: "root", Protocol: "unix"}, body)
+	cmd, err := NewCommand(kind, request, w.now, cmp.Or(w.by, &api.EventRequestor{Username: "root", Protocol: "unix"}), body)
 	if err != nil {
 		w.t.Fatal(err)
 	}
