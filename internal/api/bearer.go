@@ -9,6 +9,7 @@ import (
 
 	"incusd/api"
 	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
 	"incusd/internal/trust"
 )
 
@@ -30,43 +31,51 @@ type bearer struct {
 
 // byBearer gives the caller the rights of the client that has signed the bearer token with
 // its certificate's key (trust.md §2). A token that says nothing here changes nothing:
-// the caller is who the connection shows.
+// the caller is who the connection shows. So do those of a place that has sent too many that nobody signed.
 func (s *Server) byBearer(ctx context.Context, c *caller, text string) {
 	subject := trust.BearerSubject(text)
 	if subject == "" {
 		return
 	}
-	named := *c
-	if !s.trustsBearer(s.cfg.Store.Local(), &named, subject, text) && s.limits.lookup(&caller{address: c.address, fingerprint: subject}) {
+	row, ok := clientCertificate(s.cfg.Store.Local(), subject)
+	if !ok && s.limits.lookup(&caller{address: c.address, fingerprint: subject}) {
 		ctx, cancel := context.WithTimeout(ctx, trustTimeout)
 		defer cancel()
 		if view, err := s.cfg.Store.Read(ctx); err == nil {
-			s.trustsBearer(view, &named, subject, text)
+			row, ok = clientCertificate(view, subject)
 		}
 	}
-	if named.bearer != nil {
-		*c = named
+	source := Source(c.address)
+	if !ok || !s.limits.forgeries.left(source) {
+		return
 	}
+	signed := s.verify(text, row)
+	if signed == nil {
+		s.limits.forgeries.allow(source)
+		return
+	}
+	c.projects, c.bearer = nil, signed
+	c.client(row)
 }
 
-// trustsBearer makes the caller the client that a bearer token names, if its signature is that of a
-// trusted client.
-func (s *Server) trustsBearer(view *raftstore.View, named *caller, subject, text string) bool {
+// clientCertificate finds the certificate of a client by its whole fingerprint.
+func clientCertificate(view *raftstore.View, fingerprint string) (*state.Certificate, bool) {
 	if view == nil {
-		return false
+		return nil, false
 	}
-	trusted, ok := view.Certificate(subject)
-	if !ok || trusted.Type != api.CertificateClient || !same(trusted.Fingerprint, subject) {
-		return false
-	}
-	cert, err := trust.ParseCertificate(trusted.PEM)
+	row, ok := view.Certificate(fingerprint)
+	return row, ok && row.Type == api.CertificateClient && same(row.Fingerprint, fingerprint)
+}
+
+// verify returns what a bearer token says that the key of a valid certificate has signed, or nil.
+func (s *Server) verify(text string, row *state.Certificate) *bearer {
+	cert, err := trust.ParseCertificate(row.PEM)
 	if err != nil || trust.CheckValid(cert, s.cfg.Now()) != nil {
-		return false
+		return nil
 	}
 	until, err := trust.VerifyBearer(text, cert, s.cfg.Now())
 	if err != nil {
-		return false
+		return nil
 	}
-	named.projects, named.bearer = nil, &bearer{certificate: cert, until: until}
-	return named.client(trusted)
+	return &bearer{certificate: cert, until: until}
 }

@@ -118,7 +118,7 @@ var mayCall = map[string]Callers{
 	"GET /1.0/images":                                          trusted,
 	"POST /1.0/images":                                         administrators,
 	"GET /internal/cluster/health":                             trusted,
-	"GET /internal/cluster/doctor":                             trusted,
+	"GET /internal/cluster/doctor":                             administrators,
 	"GET /internal/cluster/roles":                              trusted,
 	"POST /internal/cluster/transfer-leader":                   administrators,
 	"POST /internal/cluster/rotate-key":                        administrators,

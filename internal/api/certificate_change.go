@@ -39,7 +39,7 @@ func (s *Server) updateCertificate(c *call, next func(api.Certificate) (api.Cert
 	if err != nil {
 		return err
 	}
-	cert, err := findCertificate(c, view)
+	cert, err := ownCertificate(c, view, "Certificate cannot be changed")
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (s *Server) updateCertificate(c *call, next func(api.Certificate) (api.Cert
 		changed.AddedAt = old.AddedAt
 	}
 	if strings.TrimSpace(put.Certificate) != strings.TrimSpace(cert.Certificate) {
-		other, err := s.replacement(put.Certificate)
+		other, err := s.replacement(c, put.Certificate)
 		if err != nil {
 			return err
 		}
@@ -76,8 +76,10 @@ func (s *Server) updateCertificate(c *call, next func(api.Certificate) (api.Cert
 	return s.cfg.TrustStore.UpdateCertificate(c.Context(), cert.Fingerprint, changed, view.CertificateHash(cert.Fingerprint), c.caller.requestor())
 }
 
-// replacement reads the certificate that takes the place of another one, which has to be PEM.
-func (s *Server) replacement(text string) (*x509.Certificate, error) {
+// replacement reads the certificate that takes the place of another one, which has to be PEM. Who is no
+// administrator shows a bearer token that its key has signed: certificates are public, and whose is a
+// client's is nothing else any more, such as a server's that wants to join.
+func (s *Server) replacement(c *call, text string) (*x509.Certificate, error) {
 	if block, _ := pem.Decode([]byte(text)); block == nil {
 		return nil, api.Errorf(api.CertInvalid, "Invalid PEM encoded certificate")
 	}
@@ -85,7 +87,14 @@ func (s *Server) replacement(text string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cert, trust.CheckValid(cert, s.cfg.Now())
+	if err := trust.CheckValid(cert, s.cfg.Now()); err != nil || c.caller.admin() {
+		return cert, err
+	}
+	if _, err := trust.VerifyBearer(bearerOf(c.Request), cert, s.cfg.Now()); err != nil {
+		return nil, api.Errorf(api.NotAuthorized, "The key of the new certificate is not proved").
+			WithHint("send what its key has signed along: Authorization: Bearer $(incus remote get-client-token 5m)")
+	}
+	return cert, nil
 }
 
 // mayChange lets everybody who is not an administrator put another certificate in the
@@ -94,8 +103,6 @@ func (c *caller) mayChange(cert api.Certificate, put api.CertificatePut) error {
 	switch {
 	case c.admin():
 		return nil
-	case !same(cert.Fingerprint, c.fingerprint):
-		return api.Errorf(api.NotAuthorized, "Certificate cannot be changed")
 	case put.Name != cert.Name || put.Type != cert.Type || put.Restricted != cert.Restricted || put.Description != cert.Description ||
 		!slices.Equal(put.Projects, cert.Projects):
 		return api.Errorf(api.NotAuthorized, "Only the certificate can be changed")

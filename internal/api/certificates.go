@@ -16,9 +16,9 @@ import (
 
 func certificateURL(c api.Certificate) string { return resource("certificates", c.Fingerprint) }
 
-// certificates is the trust store as clients see it: clients' certificates, and those
-// of members, which follow from the members' rows.
-func certificates(view *raftstore.View) []api.Certificate {
+// certificates is the trust store as the caller sees it: clients' certificates, and those
+// of members, which follow from the members' rows. Who is no administrator sees its own.
+func (c *caller) certificates(view *raftstore.View) []api.Certificate {
 	var all []api.Certificate
 	for _, c := range view.Certificates() {
 		all = append(all, api.Certificate{
@@ -33,6 +33,9 @@ func certificates(view *raftstore.View) []api.Certificate {
 			})
 		}
 	}
+	if !c.admin() {
+		all = slices.DeleteFunc(all, func(cert api.Certificate) bool { return !same(cert.Fingerprint, c.username) })
+	}
 	slices.SortFunc(all, func(a, b api.Certificate) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
 	return all
 }
@@ -43,7 +46,7 @@ func (s *Server) certificatesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := listed(c, certificates(view), certificateURL)
+	list, err := listed(c, c.caller.certificates(view), certificateURL)
 	return ok(view, list), err
 }
 
@@ -52,7 +55,7 @@ func (s *Server) certificatesGet(c *call) (reply, error) {
 func findCertificate(c *call, view *raftstore.View) (api.Certificate, error) {
 	prefix := strings.ToLower(c.name("fingerprint"))
 	var found []api.Certificate
-	for _, cert := range certificates(view) {
+	for _, cert := range c.caller.certificates(view) {
 		if prefix != "" && strings.HasPrefix(cert.Fingerprint, prefix) {
 			found = append(found, cert)
 		}
@@ -64,6 +67,16 @@ func findCertificate(c *call, view *raftstore.View) (api.Certificate, error) {
 		return found[0], nil
 	}
 	return api.Certificate{}, api.Errorf(api.BadRequest, "More than one certificate matches")
+}
+
+// ownCertificate is findCertificate for a change. Who is no administrator has proved the key of its own
+// one and changes no other, and is not told whether there is one.
+func ownCertificate(c *call, view *raftstore.View, refusal string) (api.Certificate, error) {
+	cert, err := findCertificate(c, view)
+	if !c.caller.admin() && (err != nil || !same(cert.Fingerprint, c.caller.fingerprint)) {
+		err = api.Errorf(api.NotAuthorized, "%s", refusal)
+	}
+	return cert, err
 }
 
 // certificateGet shows one certificate: GET /1.0/certificates/FINGERPRINT.
@@ -86,12 +99,9 @@ func (s *Server) certificateDelete(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	cert, err := findCertificate(c, view)
+	cert, err := ownCertificate(c, view, "Certificate cannot be deleted")
 	if err != nil {
 		return reply{}, err
-	}
-	if !c.caller.admin() && !same(cert.Fingerprint, c.caller.fingerprint) {
-		return reply{}, api.Errorf(api.NotAuthorized, "Certificate cannot be deleted")
 	}
 	if cert.Type == api.CertificateServer {
 		return reply{}, api.Errorf(api.Conflict, "Certificate cannot be deleted: it is that of cluster member %q", cert.Name).

@@ -22,6 +22,9 @@ func (s *Server) clusterGet(c *call) (reply, error) {
 		return reply{}, err
 	}
 	cluster := api.Cluster{MemberConfig: entities.MemberConfig(view, s.cfg.Store.ID())}
+	if c.caller.kind == RestrictedClient {
+		cluster.MemberConfig = []api.ClusterMemberConfigKey{} // names of networks; they are asked for by who joins
+	}
 	if m, ok := s.self(view); ok && view.Cluster().Enabled {
 		cluster.ServerName, cluster.Enabled = m.Name, true
 	}

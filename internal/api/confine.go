@@ -34,6 +34,17 @@ func (rt *Route) owned() (feature string, list bool) {
 	return "", false
 }
 
+// isOfProject tells whether a URL is that of a project, or of something that is in one.
+func isOfProject(url string) bool {
+	path, _, _ := strings.Cut(url, "?")
+	if pool, volume, ok := strings.Cut(path, "/volumes/"); ok {
+		return strings.HasPrefix(pool, "/1.0/storage-pools/") && volume != ""
+	}
+	return slices.ContainsFunc([]string{"/1.0/projects/", "/1.0/profiles/", "/1.0/networks/"}, func(list string) bool {
+		return strings.HasPrefix(path, list)
+	})
+}
+
 // confine refuses a restricted client what is not in its projects: project= names one of them, and
 // what it finds or makes there is that project's or another's of them. Lists of all projects have what
 // is in its own. A change by target= is one of a machine, which is in no project.

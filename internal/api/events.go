@@ -46,6 +46,11 @@ func (s *Server) eventsGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if view := s.cfg.Store.Local(); view != nil && !scope.all {
+		if _, ok := view.Project(scope.name); !ok {
+			return reply{}, api.Errorf(api.NotFound, "Project not found")
+		}
+	}
 	types, err := wantedEvents(c)
 	if err != nil {
 		return reply{}, err
@@ -179,6 +184,10 @@ func (s *Server) sendEvents(ctx context.Context, conn *websocket.Conn, subscript
 			if !listener.mayHear(e) {
 				continue
 			}
+			// It may have waited in the queue longer than the rights of the listener have lasted.
+			if !listener.staysAs(s.cfg.Store.Local(), s.cfg.Now()) {
+				return goodbye(conn, hangUp, websocket.StatusPolicyViolation, "not authorized any more")
+			}
 			if err := send(ctx, conn, e); err != nil {
 				return err
 			}
@@ -229,13 +238,17 @@ func send(ctx context.Context, conn *websocket.Conn, e api.Event) error {
 	return conn.Write(ctx, websocket.MessageText, data)
 }
 
-// mayHear tells whether the caller may hear of an event: tokens are for administrators. An operation
-// that cannot be read is better not shown at all.
+// mayHear tells whether the caller may hear of an event. Who is no administrator hears what happens to
+// its projects and in them. The default project has the events of the cluster, too, and the operations of
+// tokens: what cannot be read, or is of no project, is better not told.
 func (c *caller) mayHear(e api.Event) bool {
-	if e.Type != api.EventOperation || c.admin() {
+	if c.admin() {
 		return true
 	}
-	var op struct{ Class string }
-	err := json.Unmarshal(e.Metadata, &op)
-	return err == nil && op.Class != api.OperationClassToken
+	if e.Type != api.EventLifecycle || c.mayUse(e.Project) != nil {
+		return false
+	}
+	var info struct{ Source string }
+	err := json.Unmarshal(e.Metadata, &info)
+	return err == nil && isOfProject(info.Source)
 }

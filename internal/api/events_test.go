@@ -97,19 +97,68 @@ func TestWhoIsConnectedMissesNoEvent(t *testing.T) {
 	}
 }
 
-func TestRestrictedClientHearsNothingOfTokens(t *testing.T) {
+// lifecycle is an event as the daemon publishes it: what is of no project is in the default one.
+func lifecycle(project, source string) api.Event {
+	data, _ := json.Marshal(api.EventLifecycleInfo{Action: "changed", Source: source})
+	return api.Event{Type: api.EventLifecycle, Project: project, Metadata: data}
+}
+
+func TestRestrictedClientHearsOfItsProjectsOnly(t *testing.T) {
 	b := newCluster(t, "node1")
-	fingerprint := trust.Fingerprint(b.trustClient(true, "default"))
-	conn, _, err := b.listen(TLSListener, "", http.Header{"Test-Certificate": {fingerprint}})
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"web", "shop"} {
+		b.mustPropose(state.KindProjectCreate, state.ProjectCreate{Project: state.Project{Name: name}})
 	}
-	b.server.cfg.Events.Publish(api.Event{Type: api.EventLogging, Metadata: json.RawMessage("{}")})
 	secretEvent, _ := tokenEvent(b)
-	b.server.cfg.Events.Publish(secretEvent)
-	b.server.cfg.Events.Publish(operationEvent(api.Operation{ID: "x", Class: api.OperationClassTask}))
-	if e := next(t, conn); e.Type != api.EventOperation || !strings.Contains(string(e.Metadata), `"class":"task"`) {
-		t.Errorf("got %s %s", e.Type, e.Metadata)
+	secretEvent.Project = "default"
+	task := operationEvent(api.Operation{ID: "x", Class: api.OperationClassTask})
+	all := []api.Event{
+		{Type: api.EventLogging, Metadata: json.RawMessage("{}")}, secretEvent, task,
+		lifecycle("default", "/1.0/certificates/ab"), lifecycle("default", "/1.0"), lifecycle("default", "/1.0/cluster/members"),
+		lifecycle("default", "/1.0/storage-pools/volumes"), lifecycle("default", "/1.0/operations/x"), lifecycle("", "/1.0/profiles/nobodys"),
+		{Type: api.EventLifecycle, Project: "web", Metadata: json.RawMessage("[]")},
+		lifecycle("shop", "/1.0/profiles/p?project=shop"), lifecycle("shop", "/1.0/projects/shop"),
+		lifecycle("default", "/1.0/networks/br0"), lifecycle("web", "/1.0/profiles/p?project=web"),
+		lifecycle("web", "/1.0/storage-pools/local/volumes/custom/v?project=web"), lifecycle("web", "/1.0/projects/web"),
+	}
+	for query, want := range map[string]string{
+		"":                   "/1.0/networks/br0",
+		"?project=web":       "/1.0/profiles/p?project=web /1.0/storage-pools/local/volumes/custom/v?project=web /1.0/projects/web",
+		"?all-projects=true": "/1.0/networks/br0 /1.0/profiles/p?project=web /1.0/storage-pools/local/volumes/custom/v?project=web /1.0/projects/web",
+	} {
+		fingerprint := trust.Fingerprint(b.trustClient(true, "default", "web"))
+		conn, _, err := b.listen(TLSListener, query, http.Header{"Test-Certificate": {fingerprint}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			b.server.cfg.Events.Publish(e)
+		}
+		for _, source := range strings.Fields(want) {
+			if e := next(t, conn); !strings.Contains(string(e.Metadata), `"source":"`+source+`"`) {
+				t.Errorf("%q: got %s, want that of %s", query, e.Metadata, source)
+			}
+		}
+		b.mustPropose(state.KindCertificateRemove, state.CertificateRemove{Fingerprint: fingerprint})
+		if _, data, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("%q: got %s, %v", query, data, err)
+		}
+	}
+}
+
+// What waits in the queue of a listener when its certificate is removed is not told any more.
+func TestNothingIsToldAfterTheRemoval(t *testing.T) {
+	b := newCluster(t, "node1")
+	for range 20 { // the loop may look at either first
+		cert := b.trustClient(false)
+		conn, _, err := b.listen(TLSListener, "", http.Header{"Test-Certificate": {trust.Fingerprint(cert)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.mustPropose(state.KindCertificateRemove, state.CertificateRemove{Fingerprint: trust.Fingerprint(cert)})
+		b.server.cfg.Events.Publish(lifecycle("default", "/1.0"))
+		if _, data, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+			t.Errorf("got %s, %v", data, err)
+		}
 	}
 }
 
@@ -125,7 +174,7 @@ func TestEventsAreRefusedBeforeTheUpgrade(t *testing.T) {
 		"stranger":                {TLSListener, "", nil, 403},
 		"unknown type":            {UnixListener, "?type=weather", nil, 400},
 		"logs for restricted":     {TLSListener, "?type=logging", restricted, 403},
-		"all for restricted":      {TLSListener, "?all-projects=true", restricted, 403},
+		"project of nobody":       {UnixListener, "?project=web", nil, 404},
 		"project of others":       {TLSListener, "?project=web", restricted, 403},
 		"project and all of them": {UnixListener, "?project=web&all-projects=true", nil, 400},
 		"page of another origin":  {UnixListener, "", http.Header{"Origin": {"https://evil.example.org"}}, 403},

@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/x509"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,22 @@ func TestRestrictedClientChangesItsOwnCertificateAndNothingElse(t *testing.T) {
 	}
 	refused("PATCH", "/1.0/certificates/"+trust.Fingerprint(other), map[string]any{"certificate": string(next.CertPEM)}, "Certificate cannot be changed")
 	refused("DELETE", "/1.0/certificates/"+trust.Fingerprint(other), nil, "Certificate cannot be deleted")
-	if w := b.do(request{method: "PATCH", path: path, body: map[string]any{"certificate": string(next.CertPEM)}, cert: own}); w.Code != http.StatusOK {
+	refused("PATCH", "/1.0/certificates/00", map[string]any{}, "Certificate cannot be changed")
+	refused("DELETE", "/1.0/certificates/00", nil, "Certificate cannot be deleted")
+
+	// Whose key it does not prove to have it cannot take: that of a server which wants to join, say.
+	server := newPair(t, trust.Server)
+	put := request{method: "PATCH", path: path, body: map[string]any{"certificate": string(server.CertPEM)}, cert: own}
+	for _, proof := range []string{"", "x", bearerText(t, next, b.clock.Add(time.Hour)), bearerText(t, server, b.clock.Add(-time.Hour))} {
+		put.header = map[string]string{"Authorization": "Bearer " + proof}
+		wantRefusal(t, b.do(put), 403, api.NotAuthorized, "The key of the new certificate is not proved")
+	}
+	if status, _, text := b.redeem(redemption(b.issue("node2"), server.Cert), nil); status != http.StatusCreated {
+		t.Errorf("the server cannot join: %s", text)
+	}
+	put.body = map[string]any{"certificate": string(next.CertPEM)}
+	put.header = map[string]string{"Authorization": "Bearer " + bearerText(t, next, b.clock.Add(time.Hour))}
+	if w := b.do(put); w.Code != http.StatusOK {
 		t.Fatal(w.Body)
 	}
 	b.wantKind("the old certificate", own, Stranger)
@@ -195,6 +211,23 @@ func TestRestrictedClientChangesItsOwnCertificateAndNothingElse(t *testing.T) {
 		t.Fatal(w.Body)
 	}
 	b.wantKind("given up", next.Cert, Stranger)
+}
+
+func TestRestrictedClientSeesItsOwnCertificateOnly(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	own, other := b.trustClient(true, "default"), b.trustClient(false)
+	see := func(path string) *httptest.ResponseRecorder {
+		return b.do(request{method: "GET", path: path, cert: own})
+	}
+	if got := metadata[[]api.Certificate](t, see("/1.0/certificates?recursion=1"), 200); len(got) != 1 || got[0].Fingerprint != trust.Fingerprint(own) {
+		t.Errorf("the list is %+v", got)
+	}
+	if got := metadata[api.Certificate](t, see("/1.0/certificates/"+trust.Fingerprint(own)[:1]), 200); got.Fingerprint != trust.Fingerprint(own) {
+		t.Errorf("it is %+v", got)
+	}
+	for _, fingerprint := range []string{trust.Fingerprint(other), b.member("node2").Fingerprint, "zz"} {
+		wantRefusal(t, see("/1.0/certificates/"+fingerprint), 404, api.NotFound, "Certificate not found")
+	}
 }
 
 func TestBearerTokensOpenWhatTheirCertificateDoes(t *testing.T) {

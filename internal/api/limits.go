@@ -31,6 +31,8 @@ var (
 	// Attempts to use what may be a token: they make the leader answer a read.
 	allAttempts    = allowance{100, 500}
 	sourceAttempts = allowance{10, 50}
+	// Bearer tokens that a client's key has not signed: each costs the check of a signature.
+	sourceForgeries = sourceAttempts
 	// Attempts with the secret of a live token: some write to the log.
 	tokenAttempts = allowance{10, 50}
 	// Admissions and their ends, by one key: each writes to the log.
@@ -42,7 +44,7 @@ type limits struct {
 	lookups, attempts              *rate.Limiter // of all together
 	lookupsOfKey, lookupsOfSource  *shares
 	attemptsOfSource, usesOfTokens *shares
-	joinSteps                      *shares
+	forgeries, joinSteps           *shares
 	bodies                         *bodies
 }
 
@@ -50,6 +52,7 @@ func newLimits() *limits {
 	return &limits{
 		lookups: allLookups.limiter(), lookupsOfKey: newShares(keyLookups), lookupsOfSource: newShares(sourceLookups),
 		attempts: allAttempts.limiter(), attemptsOfSource: newShares(sourceAttempts), usesOfTokens: newShares(tokenAttempts),
+		forgeries: newShares(sourceForgeries),
 		joinSteps: newShares(joinSteps), bodies: newBodies(),
 	}
 }
@@ -128,6 +131,18 @@ func newShares(each allowance) *shares {
 func (s *shares) allow(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.share(key).Allow()
+}
+
+// left tells whether there is one left, and takes none.
+func (s *shares) left(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.share(key).Tokens() >= 1
+}
+
+// share is that of key; s.mu is held.
+func (s *shares) share(key string) *rate.Limiter {
 	limiter, ok := s.young[key]
 	if !ok {
 		if limiter, ok = s.old[key]; !ok {
@@ -138,7 +153,7 @@ func (s *shares) allow(key string) bool {
 		}
 		s.young[key] = limiter
 	}
-	return limiter.Allow()
+	return limiter
 }
 
 // Source is the part of a remote address, with or without a port, that whoever is

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"incusd/api"
 	"incusd/internal/raftstore/state"
@@ -141,4 +142,38 @@ func TestSource(t *testing.T) {
 			t.Errorf("%s: %s, want %s", address, got, want)
 		}
 	}
+}
+
+// A bearer token that nobody signed costs the check of a signature.
+func TestForgedBearerTokensAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // in which no time passes
+		b := newCluster(t, "node1")
+		client := newPair(t, trust.Client)
+		b.mustPropose(state.KindCertificateAdd, state.CertificateAdd{Certificate: state.Certificate{
+			Fingerprint: client.Fingerprint(), Name: "ci", Type: api.CertificateClient, PEM: string(client.CertPEM), AddedAt: b.clock.UTC(),
+		}})
+		good := bearerText(t, client, b.clock.Add(time.Hour))
+		use := func(token, from string) int {
+			header := map[string]string{"Authorization": "Bearer " + token}
+			return b.do(request{method: "GET", path: "/1.0/cluster", stranger: true, header: header, from: from}).Code
+		}
+		for range 2 * sourceForgeries.burst { // what is signed is not counted
+			if code := use(good, "192.0.2.1:1"); code != 200 {
+				t.Fatalf("status %d", code)
+			}
+		}
+		for range sourceForgeries.burst {
+			use(good[:len(good)-4]+"AAAA", "192.0.2.1:1")
+		}
+		if code := use(good, "192.0.2.1:2"); code != 403 {
+			t.Errorf("there is no limit: %d", code)
+		}
+		if code := use(good, "192.0.2.2:1"); code != 200 {
+			t.Errorf("another place pays for it: %d", code)
+		}
+		time.Sleep(time.Second)
+		if code := use(good, "192.0.2.1:1"); code != 200 {
+			t.Errorf("a second later: %d", code)
+		}
+	})
 }

@@ -29,13 +29,17 @@ func (b byStatus) add(ops ...api.Operation) {
 
 // operationsGet lists operations by status: GET /1.0/operations: those that run here,
 // the tokens, and those of the other members that answer in time. A member that asks gets
-// only those that run here. Tokens are for administrators: who can read one can use it.
+// only those that run here. They are for administrators: operations are the cluster's and in no
+// project, and who can read a token can use it.
 func (s *Server) operationsGet(c *call) (reply, error) {
 	scope, err := c.projects()
 	if err != nil {
 		return reply{}, err
 	}
 	all := make(byStatus)
+	if !c.caller.admin() {
+		return reply{metadata: all}, nil
+	}
 	for _, op := range s.cfg.Operations.List() {
 		all.add(op.API())
 	}
@@ -46,7 +50,7 @@ func (s *Server) operationsGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if scope.includes(defaultName) && c.caller.admin() { // that is the project of tokens
+	if scope.includes(defaultName) { // that is the project of tokens
 		all.add(tokens.Operations(view, s.cfg.Now())...)
 	}
 	for _, theirs := range askAll[byStatus](c.Context(), s, s.online(view), "/1.0/operations?recursion=1&all-projects=true") {
@@ -74,13 +78,16 @@ type found struct {
 }
 
 // findOperation looks for the operation that the path names: here, among the
-// tokens if the caller may see them, and with the other members.
+// tokens, and with the other members. Who is no administrator finds none.
 func (s *Server) findOperation(c *call) (found, *raftstore.View, error) {
 	id := c.name("id")
+	missing := api.Errorf(api.NotFound, "Operation not found")
+	if !c.caller.admin() {
+		return found{}, nil, missing
+	}
 	if op, ok := s.cfg.Operations.Get(id); ok {
 		return found{here: op}, s.cfg.Store.Local(), nil
 	}
-	missing := api.Errorf(api.NotFound, "Operation not found")
 	if c.caller.notification {
 		return found{}, nil, missing
 	}
@@ -88,7 +95,7 @@ func (s *Server) findOperation(c *call) (found, *raftstore.View, error) {
 	if err != nil {
 		return found{}, nil, err
 	}
-	if t, ok := view.TokenByOperation(id); ok && c.caller.admin() && tokens.Visible(t, s.cfg.Now()) {
+	if t, ok := view.TokenByOperation(id); ok && tokens.Visible(t, s.cfg.Now()) {
 		return found{token: t}, view, nil
 	}
 	if c.caller.forwarded {
@@ -131,14 +138,14 @@ func (s *Server) operationDelete(c *call) (reply, error) {
 }
 
 // operationWait answers when an operation has ended: GET /1.0/operations/ID/wait.
-// Its headers are sent at once. A caller who is not trusted must have the secret of
+// Its headers are sent at once. Who is no administrator must have the secret of
 // the operation, which only tokens have.
 func (s *Server) operationWait(c *call) (reply, error) {
 	seconds, err := integer(c, "timeout", -1)
 	if err != nil {
 		return reply{}, err
 	}
-	if c.caller.kind&trusted == 0 {
+	if !c.caller.admin() {
 		return s.waitBySecret(c, seconds)
 	}
 	f, _, err := s.findOperation(c)
@@ -153,7 +160,7 @@ func (s *Server) operationWait(c *call) (reply, error) {
 	return s.waiting(c, seconds, operationEnd(f.here)), nil
 }
 
-// waitBySecret is for callers who are not trusted. They are not told which operations
+// waitBySecret is for callers who are no administrators. They are not told which operations
 // there are.
 func (s *Server) waitBySecret(c *call, seconds int) (reply, error) {
 	refusal := api.Errorf(api.NotAuthorized, "not authorized")

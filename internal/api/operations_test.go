@@ -274,3 +274,21 @@ func TestEventsOfOperations(t *testing.T) {
 		}
 	}
 }
+
+func TestOperationsAreForAdministrators(t *testing.T) {
+	b := newCluster(t, "node1")
+	op, goOn := b.run(true)
+	defer close(goOn)
+	cert := b.trustClient(true, "default")
+	see := func(method, path string) *httptest.ResponseRecorder {
+		return b.do(request{method: method, path: path, cert: cert})
+	}
+	for _, query := range []string{"", "?recursion=1", "?all-projects=true"} {
+		if got := metadata[map[string]any](t, see("GET", "/1.0/operations"+query), 200); len(got) != 0 {
+			t.Errorf("%s: %v", query, got)
+		}
+	}
+	wantRefusal(t, see("GET", operationURL(op.ID())), 404, api.NotFound, "Operation not found")
+	wantRefusal(t, see("GET", operationURL(op.ID())+"/wait"), 403, api.NotAuthorized, "not authorized")
+	wantRefusal(t, see("DELETE", operationURL(op.ID())), 403, api.NotAuthorized, restricted)
+}

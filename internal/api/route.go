@@ -198,7 +198,7 @@ func Routes() []Route {
 		{"PUT", "/internal/cluster/restore", local, streaming, (*Server).restorePut},
 		{"GET", pathReport, Member | UnixSocket, anyMember, (*Server).reportGet},
 		{"GET", "/internal/cluster/health", trusted, anyMember, (*Server).healthGet},
-		{"GET", "/internal/cluster/doctor", trusted, anyMember, (*Server).doctorGet},
+		{"GET", "/internal/cluster/doctor", administrators, anyMember, (*Server).doctorGet},
 		{"PUT", "/internal/cluster/address", administrators, thisMember, (*Server).addressPut},
 		{"GET", "/internal/cluster/roles", trusted, anyMember, (*Server).rolesGet},
 		{"POST", "/internal/cluster/transfer-leader", administrators, anyMember, (*Server).leaderTransfer},

@@ -51,7 +51,7 @@ func (c *caller) hidePool(p *api.StoragePool) bool {
 	if c.kind != RestrictedClient {
 		return false
 	}
-	p.Config, p.UsedBy = api.ConfigMap{}, c.visible(p.UsedBy)
+	p.Config, p.UsedBy, p.Message = api.ConfigMap{}, c.visible(p.UsedBy), "" // which has devices and folders
 	return true
 }
 

@@ -41,8 +41,9 @@ func (tx *transaction) checkCertificate(c *Certificate) error {
 	if err := checkCertificateTexts(c.Name, c.Description, c.Projects); err != nil {
 		return err
 	}
-	// A member's own certificate is trusted by its row already, and for more.
-	if m, ok := memberTable.get(tx.Txn, "fingerprint", c.Fingerprint); ok && m.State == MemberActive {
+	// A member's own certificate, present or former, is trusted by its row already, and for more; that of
+	// a server which is joining will be.
+	if _, ok := memberByFingerprint(tx.Txn, c.Fingerprint); ok {
 		return refuse(api.CertTaken)
 	}
 	if _, ok := certificateTable.get(tx.Txn, primary, c.Fingerprint); ok {

@@ -36,6 +36,12 @@ func TestCertificateAddRefusals(t *testing.T) {
 	w := newCluster(t)
 	w.refused(api.BadRequest, KindCertificateAdd, certBody(""))
 	w.refused(api.CertTaken, KindCertificateAdd, certBody("fp1")) // a member's
+	w.issue("t", "node2")
+	w.claim("t", "node2", "fp2")
+	w.admit("id2", "node2", "fp2")
+	w.refused(api.CertTaken, KindCertificateAdd, certBody("fp2")) // that of one which is joining
+	w.must(KindMemberCert, MemberCertificate{ID: "id1", Expect: "fp1", Certificate: "c", Fingerprint: "fp3", Endorsement: "e", Until: w.now.AddDate(1, 0, 0)})
+	w.refused(api.CertTaken, KindCertificateAdd, certBody("fp1")) // a member may still show it
 	b := certBody("ab")
 	b.Certificate.Type = ""
 	w.says(api.BadRequest, "Invalid certificate type", KindCertificateAdd, b)

@@ -44,11 +44,13 @@ type ClusterDisable struct {
 // Removed is the tombstone of a member: whoever comes back under its ID or key is told so.
 type Removed struct {
 	// Seq orders tombstones, from 1.
-	Seq         uint64    `json:"seq"`
-	ID          string    `json:"id"`
-	Name        string    `json:"name"`
-	Fingerprint string    `json:"fingerprint"`
-	At          time.Time `json:"at"`
+	Seq         uint64 `json:"seq"`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Fingerprint string `json:"fingerprint"`
+	// Former is the fingerprint of the certificate before it, which the server may still show.
+	Former string    `json:"former,omitempty"`
+	At     time.Time `json:"at"`
 	// Graceful removals let the server empty itself. A forced one leaves everything on it.
 	Graceful  bool                `json:"graceful"`
 	Requestor *api.EventRequestor `json:"requestor,omitempty"`
@@ -61,6 +63,7 @@ var removedTable = &table[Removed]{
 		{name: primary, key: func(r *Removed) string { return ordered(r.Seq) }},
 		{name: "removed", key: func(r *Removed) string { return r.ID }},
 		{name: "fingerprint", key: func(r *Removed) string { return r.Fingerprint }, many: true},
+		{name: "former", key: func(r *Removed) string { return r.Former }, many: true},
 	},
 	count: func(c *counts, _ *Removed, n int) { c.removed += n },
 }
@@ -68,9 +71,9 @@ var removedTable = &table[Removed]{
 // Removed returns the tombstone of the member that had that ID.
 func (v *View) Removed(id string) (*Removed, bool) { return removedTable.get(v.txn, "removed", id) }
 
-// RemovedByFingerprint returns the newest tombstone of the server with that certificate.
+// RemovedByFingerprint returns the newest tombstone of the server that had that certificate at its end, or just before.
 func (v *View) RemovedByFingerprint(fp string) (*Removed, bool) {
-	all := removedTable.list(v.txn, "fingerprint", fp)
+	all := slices.Concat(removedTable.list(v.txn, "fingerprint", fp), removedTable.list(v.txn, "former", fp))
 	if len(all) == 0 {
 		return nil, false
 	}
@@ -216,7 +219,7 @@ func (tx *transaction) checkLeave(m *Member) error {
 // leave drops the row of m and all that it had here, and remembers that it was removed.
 func (tx *transaction) leave(m *Member) *Removed {
 	tx.dropMember(m, "")
-	r := &Removed{Seq: 1, ID: m.ID, Name: m.Name, Fingerprint: m.Fingerprint, At: tx.now, Requestor: tx.cmd.Requestor}
+	r := &Removed{Seq: 1, ID: m.ID, Name: m.Name, Fingerprint: m.Fingerprint, Former: m.Former, At: tx.now, Requestor: tx.cmd.Requestor}
 	if m.Removal != nil && m.Removal.RotateKey {
 		c := clusterOf(tx.Txn)
 		c.RotateKey = true

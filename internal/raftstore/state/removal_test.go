@@ -341,3 +341,16 @@ func TestClusterIsDisabledByItsLastMember(t *testing.T) {
 	w.refused(api.NotClustered, KindClusterDisable, ClusterDisable{MemberID: "id1"})
 	w.must(KindClusterEnable, enableBody()) // and back again
 }
+
+// A member that is removed in the middle of a renewal may come back with either certificate.
+func TestTombstoneKnowsTheFormerCertificate(t *testing.T) {
+	w := newCluster(t)
+	w.join("id2", "node2", "fp2")
+	w.must(KindMemberCert, MemberCertificate{ID: "id2", Expect: "fp2", Certificate: "c", Fingerprint: "fp3", Endorsement: "e", Until: w.now.AddDate(1, 0, 0)})
+	w.drop("id2")
+	for _, fp := range []string{"fp2", "fp3"} {
+		if r, ok := w.s.View().RemovedByFingerprint(fp); !ok || r.ID != "id2" {
+			t.Errorf("by %s: %+v", fp, r)
+		}
+	}
+}

@@ -51,6 +51,9 @@ func (b ClusterEnable) LogValue() slog.Value { return slog.StringValue(b.String(
 // LogValue implements slog.LogValuer.
 func (b TokenIssue) LogValue() slog.Value { return b.Token.LogValue() }
 
+// LogValue implements slog.LogValuer.
+func (b TokenInvite) LogValue() slog.Value { return b.Token.LogValue() }
+
 func (c Command) String() string {
 	return fmt.Sprintf("%s version %d, request %s, %d bytes", c.Kind, c.Version, c.Request, len(c.Body))
 }

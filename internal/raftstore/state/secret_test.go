@@ -14,6 +14,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	cluster := Cluster{ID: "c1", Key: secret}
 	enable := ClusterEnable{Name: "node1", Key: secret}
 	issue := TokenIssue{Token: token}
+	invite := TokenInvite{Token: token}
 	rotate := ClusterCertificate{Fingerprint: "fp", Key: secret, Reissue: []TokenReissue{{NewOperation: "op", NewSecret: secret}}}
 	cmd, err := NewCommand(KindTokenIssue, "r", start, nil, issue)
 	if err != nil {
@@ -21,7 +22,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 	event := Event{Action: "x", Token: &token}
 	values := []any{
-		token, &token, cluster, &cluster, enable, &enable, rotate, &rotate, rotate.Reissue[0], issue, &issue, cmd, &cmd, event, &event,
+		token, &token, cluster, &cluster, enable, &enable, rotate, &rotate, rotate.Reissue[0], issue, &issue, invite, &invite, cmd, &cmd, event, &event,
 		[]Token{token}, []*Token{&token}, map[string]Token{"a": token}, struct{ T Token }{token}, []Command{cmd},
 	}
 	// A command's body also prints as numbers.
@@ -37,7 +38,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			check(fmt.Sprintf("%s of %T", verb, v), fmt.Sprintf(verb, v))
 		}
 	}
-	for _, v := range values[:15] {
+	for _, v := range values[:17] {
 		var out bytes.Buffer
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "value", v)
 		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "value", v)
