@@ -65,6 +65,8 @@ type Seat struct {
 // tally is what nextStep counts. Each list is by number.
 type tally struct {
 	voters, online, wanted int
+	// ready voters answer at this moment: one that has just died is online for a while.
+	ready int
 	// promote are ready for the vote that they shall have.
 	promote []Seat
 	// Of those that shall lose their vote: gone are offline, or no members at all.
@@ -72,6 +74,9 @@ type tally struct {
 	// leaving is set when the leader shall lose its vote.
 	leaving bool
 }
+
+// answers tells whether the server can confirm the next entry.
+func (s Seat) answers() bool { return s.Leader || s.Known && s.Online && s.Ready }
 
 func count(seats []Seat) tally {
 	var t tally
@@ -83,6 +88,9 @@ func count(seats []Seat) tally {
 			t.voters++
 			if s.Online && (s.Known || s.Leader) {
 				t.online++
+			}
+			if s.answers() {
+				t.ready++
 			}
 		}
 		switch {
@@ -117,7 +125,8 @@ func (t tally) surplus() int {
 // only between two steps, and such a pair begins only when its second step can be
 // made too: with two voters of a future three, the loss of either stops the cluster.
 // A dead voter is dropped before its successor is promoted, since then the failure of
-// the successor does no harm; a living one only after.
+// the successor does no harm; a living one only after. And a vote that answers is taken only
+// when most of those that are left answer, too: one of them may be dead and not offline yet.
 func nextStep(seats []Seat) (Step, bool) {
 	for _, s := range seats {
 		switch {
@@ -182,7 +191,8 @@ func (t tally) grow() (Step, bool) {
 	return Step{StepPromote, t.promote[0].ID}, true
 }
 
-// shrink takes votes away while there are more than wanted, the leader's last.
+// shrink takes votes away while there are more than wanted: those that do not answer first,
+// the leader's last.
 func (t tally) shrink(seats []Seat) (Step, bool) {
 	if t.voters <= t.wanted {
 		return Step{}, false
@@ -190,7 +200,11 @@ func (t tally) shrink(seats []Seat) (Step, bool) {
 	if len(t.gone) > 0 && majority(t.online, t.voters-1) {
 		return drop(t.gone[0]), true
 	}
-	if !majority(t.online-1, t.voters-1) {
+	silent := slices.IndexFunc(t.spare, func(s Seat) bool { return !s.answers() })
+	if silent >= 0 && majority(t.ready, t.voters-1) {
+		return drop(t.spare[silent]), true
+	}
+	if !majority(t.ready-1, t.voters-1) {
 		return Step{}, false
 	}
 	if len(t.spare) > 0 {

@@ -151,6 +151,8 @@ func TestStepsToTheWantedConfiguration(t *testing.T) {
 		{"unless nobody better is there", "1:voter*,leader,evac 2:voter*,stop 3:voter*,slow", ""},
 		{"its heir is one that stays, if there is one", "1:spare*,leader,leave 2:voter*,evac 3:voter* 4:voter", "promote m4, transfer leadership m3, demote m1"},
 		{"a fenced voter goes out of the configuration", "1:voter*,leader 2:spare*,fenced,off 3:spare*,fenced,off 4:voter*,off 5:voter* 6:voter*", "remove m2, remove m3"},
+		{"a vote that does not answer goes before one that does", "1:spare*,slow,leave 2:voter*,leader 3:stand-by*", "demote m1, demote m3"},
+		{"and none that does while the rest does not", "1:voter*,slow 2:stand-by* 3:spare*,leader,leave", ""},
 		{"no step makes the voters online a minority", "1:voter*,leader 2:voter*,off 3:spare*", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,6 +223,17 @@ func (w *world) voters() (all, online int) {
 	return all, online
 }
 
+// ready counts the votes of those that answer at this moment.
+func (w *world) ready() int {
+	n := 0
+	for _, m := range w.members {
+		if m.Voter && m.Online && m.Ready && !m.Fenced {
+			n++
+		}
+	}
+	return n
+}
+
 func (w *world) wanted() int {
 	n := 0
 	for _, m := range w.members {
@@ -260,6 +273,9 @@ func (w *world) take(t fataler, s Step) {
 			t.Fatalf("demoted %s, which is online and has no successor", s.ID)
 		}
 		m.Voter = false
+		if m.Ready && !majority(w.ready(), before-1) {
+			t.Fatalf("demoted %s, which answers, and of the %d voters left only %d do", s.ID, before-1, w.ready())
+		}
 	case StepRemove:
 		if m != nil {
 			if !m.Fenced || m.Leader {
@@ -347,6 +363,9 @@ func (w *world) checkRest(t *rapid.T) {
 	}
 	if slices.ContainsFunc(w.members, func(m Candidate) bool { return m.Role == state.RoleVoter && !m.Voter }) {
 		return // waits for a member that is slow; the steps were legal
+	}
+	if all, _ := w.voters(); w.ready() < all && !majority(w.ready()-1, all-1) {
+		return // no vote is taken before those that are left answer
 	}
 	if slices.ContainsFunc(w.members, func(m Candidate) bool { return m.Leader && m.Role != state.RoleVoter }) &&
 		!slices.ContainsFunc(w.members, func(m Candidate) bool { return m.Role == state.RoleVoter && m.Ready }) {
