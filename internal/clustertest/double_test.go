@@ -12,8 +12,8 @@ import (
 )
 
 // The two that are left keep their quorum, although the dead one is not known to be offline yet
-// when votes are taken.
-func TestRemovalFromThreeGoesOnWhenTheLeaderDiesForGood(t *testing.T) {
+// when votes are taken. It comes back when the removal has ended without it.
+func TestLeaderKilledAtEachStepOfARemoval(t *testing.T) {
 	for _, name := range []string{"m1", "m3"} { // m1 leads
 		for _, point := range []string{raftstore.PointAppend, raftstore.PointCommitted} {
 			t.Run(name+" "+point, func(t *testing.T) {

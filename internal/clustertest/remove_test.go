@@ -270,22 +270,6 @@ func TestMemberKilledForGoodIsRemovedWithoutIt(t *testing.T) {
 	requireStandalone(t, c, all[2])
 }
 
-func TestLeaderKilledAtEachStepOfARemoval(t *testing.T) {
-	for _, name := range []string{"m1", "m3"} { // m1 leads
-		for _, point := range []string{raftstore.PointAppend, raftstore.PointCommitted} {
-			t.Run(name+" "+point, func(t *testing.T) {
-				t.Parallel()
-				c, trap := caughtAt(t, 0, point)
-				all := c.Servers()
-				killAt(c, trap, all[1], all[0], name, false)
-				gone := all[int(name[1]-'1')]
-				names := slices.DeleteFunc([]string{"m1", "m2", "m3"}, func(n string) bool { return n == name })
-				requireRemoved(t, c, all[1], gone, names...)
-			})
-		}
-	}
-}
-
 func TestRequesterKilledAtEachStepOfARemoval(t *testing.T) {
 	for _, point := range []string{raftstore.PointForward, raftstore.PointForwarded} {
 		t.Run(point, func(t *testing.T) {

@@ -64,8 +64,9 @@ type Seat struct {
 
 // tally is what nextStep counts. Each list is by number.
 type tally struct {
-	voters, online, wanted int
-	// ready voters answer at this moment: one that has just died is online for a while.
+	voters, wanted int
+	// ready voters answer at this moment. One that has just died is still online, and must
+	// not be counted on.
 	ready int
 	// promote are ready for the vote that they shall have.
 	promote []Seat
@@ -86,9 +87,6 @@ func count(seats []Seat) tally {
 		}
 		if s.Voter {
 			t.voters++
-			if s.Online && (s.Known || s.Leader) {
-				t.online++
-			}
 			if s.answers() {
 				t.ready++
 			}
@@ -121,12 +119,11 @@ func (t tally) surplus() int {
 // one, false if there is none to make now. seats are by number; online and ready are
 // those of this moment.
 //
-// After each step a majority of the voters is online. The number of voters is even
+// After each step a majority of the voters answers. The number of voters is even
 // only between two steps, and such a pair begins only when its second step can be
 // made too: with two voters of a future three, the loss of either stops the cluster.
 // A dead voter is dropped before its successor is promoted, since then the failure of
-// the successor does no harm; a living one only after. And a vote that answers is taken only
-// when most of those that are left answer, too: one of them may be dead and not offline yet.
+// the successor does no harm; a living one only after.
 func nextStep(seats []Seat) (Step, bool) {
 	for _, s := range seats {
 		switch {
@@ -174,14 +171,14 @@ func heir(seats []Seat) int {
 
 // replaceGone drops a dead voter whose successor is ready.
 func (t tally) replaceGone() (Step, bool) {
-	if t.voters%2 == 0 || len(t.gone) == 0 || len(t.promote) == 0 || !majority(t.online, t.voters-1) {
+	if t.voters%2 == 0 || len(t.gone) == 0 || len(t.promote) == 0 || !majority(t.ready, t.voters-1) {
 		return Step{}, false
 	}
 	return drop(t.gone[0]), true
 }
 
 func (t tally) grow() (Step, bool) {
-	if len(t.promote) == 0 || !majority(t.online+1, t.voters+1) {
+	if len(t.promote) == 0 || !majority(t.ready+1, t.voters+1) {
 		return Step{}, false
 	}
 	another := len(t.promote) > 1 || t.surplus() > 0 && t.voters+1 > t.wanted
@@ -197,12 +194,10 @@ func (t tally) shrink(seats []Seat) (Step, bool) {
 	if t.voters <= t.wanted {
 		return Step{}, false
 	}
-	if len(t.gone) > 0 && majority(t.online, t.voters-1) {
-		return drop(t.gone[0]), true
-	}
-	silent := slices.IndexFunc(t.spare, func(s Seat) bool { return !s.answers() })
+	surplus := slices.Concat(t.gone, t.spare)
+	silent := slices.IndexFunc(surplus, func(s Seat) bool { return !s.answers() })
 	if silent >= 0 && majority(t.ready, t.voters-1) {
-		return drop(t.spare[silent]), true
+		return drop(surplus[silent]), true
 	}
 	if !majority(t.ready-1, t.voters-1) {
 		return Step{}, false

@@ -213,7 +213,10 @@ func (t *term) endRemovals(ctx context.Context) {
 		view := t.store.Local()
 		underWay := t.removalsOf(view, known, orphans)
 		for id, l := range underWay {
-			t.judgeRemoval(ctx, view, id, l.verdict())
+			if v := l.verdict(); v != leaveAlone {
+				t.judgeRemoval(ctx, view, id, v)
+				break // the next one is judged with this one gone
+			}
 		}
 		pause := t.set.SweepInterval
 		if len(underWay) > 0 {
@@ -243,7 +246,7 @@ func (t *term) removalsOf(view *raftstore.View, known, orphans acquaintances) ma
 			force: m.Removal.Force, leads: m.ID == t.store.ID(), offline: m.Offline || m.Fenced > 0,
 			known: time.Since(since), silent: silent,
 		}
-		l.votes, l.spared = t.votesWithout(m.ID)
+		l.votes, l.spared = t.votesWithout(view, m.ID)
 		if state.CanTakeOver(others(view, m.Fingerprint)) {
 			delete(orphans, m.ID)
 		} else {
@@ -254,19 +257,20 @@ func (t *term) removalsOf(view *raftstore.View, known, orphans acquaintances) ma
 	return out
 }
 
-// votesWithout tells whether id votes in Raft, and whether the others that answer are a
-// majority all the same.
-func (t *term) votesWithout(id string) (votes, spared bool) {
+// votesWithout tells whether id votes in Raft, and whether the other members that answer are a
+// majority all the same. A server that was a member until just now answers no more.
+func (t *term) votesWithout(view *raftstore.View, id string) (votes, spared bool) {
 	voters, answering := 0, 0
 	for _, s := range t.raft.Servers() {
 		if !s.Voter {
 			continue
 		}
 		voters++
+		_, member := view.Member(s.ID)
 		switch {
 		case s.ID == id:
 			votes = true
-		case s.ID == t.store.ID() || t.answers(s.ID):
+		case s.ID == t.store.ID() || member && t.answers(s.ID):
 			answering++
 		}
 	}
@@ -277,8 +281,6 @@ func (t *term) judgeRemoval(ctx context.Context, view *raftstore.View, id string
 	var err error
 	name := memberName(view, id)
 	switch v {
-	case leaveAlone:
-		return
 	case dropIt:
 		err = t.propose(ctx, state.KindMemberLeave, state.MemberLeave{ID: id})
 	case callOff:

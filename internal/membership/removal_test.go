@@ -98,6 +98,32 @@ func TestSilentMemberIsDroppedByTheLeader(t *testing.T) {
 	}
 }
 
+// Both answer, so that the quorum bears the loss of either; not of both.
+func TestOneOfTwoSlowVotersIsDroppedByForce(t *testing.T) {
+	three(t, func(b *bed, stop func()) {
+		defer stop()
+		ids := []string{b.member(2).ID, b.member(3).ID}
+		b.setLagging(2, true)
+		b.setLagging(3, true)
+		for _, id := range ids {
+			b.apply(state.KindMemberRemove, state.MemberRemove{ID: id, Force: true})
+		}
+		left := func() (n int) {
+			for _, id := range ids {
+				if _, ok := b.tables.View().Member(id); ok {
+					n++
+				}
+			}
+			return n
+		}
+		within(t, forcedTime+2*time.Second, "one is dropped", func() bool { return left() == 1 })
+		time.Sleep(forcedTime)
+		if left() != 1 {
+			t.Error("both are dropped")
+		}
+	})
+}
+
 func TestRemovalIsCalledOffWhenNobodyCanTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)

@@ -153,6 +153,11 @@ func TestStepsToTheWantedConfiguration(t *testing.T) {
 		{"a fenced voter goes out of the configuration", "1:voter*,leader 2:spare*,fenced,off 3:spare*,fenced,off 4:voter*,off 5:voter* 6:voter*", "remove m2, remove m3"},
 		{"a vote that does not answer goes before one that does", "1:spare*,slow,leave 2:voter*,leader 3:stand-by*", "demote m1, demote m3"},
 		{"and none that does while the rest does not", "1:voter*,slow 2:stand-by* 3:spare*,leader,leave", ""},
+		{"a dead voter stays while another does not answer: it may be back", "1:voter*,leader 2:voter*,slow 3:spare*,off 4:voter", ""},
+		{"and so does a server that is no member", "1:voter*,leader 2:voter*,slow 3:spare*,fenced,off", ""},
+		{"a vote is given only while most have the log", "1:voter*,leader 2:voter*,slow 3:voter*,slow 4:voter 5:voter", ""},
+		{"one that does not answer is no reason to wait", "1:voter*,leader 2:voter* 3:voter*,slow 4:voter 5:voter", "promote m4, promote m5"},
+		{"an even number is made odd whoever does not answer", "1:voter*,leader 2:voter* 3:voter*,slow 4:spare*", "demote m4"},
 		{"no step makes the voters online a minority", "1:voter*,leader 2:voter*,off 3:spare*", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -273,9 +278,6 @@ func (w *world) take(t fataler, s Step) {
 			t.Fatalf("demoted %s, which is online and has no successor", s.ID)
 		}
 		m.Voter = false
-		if m.Ready && !majority(w.ready(), before-1) {
-			t.Fatalf("demoted %s, which answers, and of the %d voters left only %d do", s.ID, before-1, w.ready())
-		}
 	case StepRemove:
 		if m != nil {
 			if !m.Fenced || m.Leader {
@@ -296,8 +298,8 @@ func (w *world) take(t fataler, s Step) {
 	default:
 		t.Fatalf("step %v", s)
 	}
-	if all, online := w.voters(); !majority(online, all) {
-		t.Fatalf("after %v %s only %d of %d voters are online", s.Kind, s.ID, online, all)
+	if all, _ := w.voters(); all != before && !majority(w.ready(), all) {
+		t.Fatalf("after %v %s only %d of %d voters answer", s.Kind, s.ID, w.ready(), all)
 	}
 }
 
