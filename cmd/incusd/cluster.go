@@ -190,15 +190,11 @@ func recoverCluster(cmd *cobra.Command, s *recovery.Server, quiet, force bool) e
 			return err
 		}
 	}
-	backup, err := s.BackUp(time.Now())
-	if err != nil {
-		return err
-	}
 	done, err := s.Recover(time.Now(), nil)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "The database as it was is in %s\n", backup)
+	fmt.Fprintf(out, "The database as it was is in %s\n", done.Backup)
 	fmt.Fprintf(out, "Recovered as incarnation %d. Start the daemon, then remove or replace the members that are lost.\n", done.Incarnation)
 	fmt.Fprintln(out, "All join tokens are revoked, since one that was used or revoked last may be among them.")
 	return nil

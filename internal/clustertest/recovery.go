@@ -50,9 +50,6 @@ func (s *Server) Recover(ctx context.Context, force bool, reach func(point strin
 		return err
 	}
 	defer r.Close()
-	if _, err := r.BackUp(time.Now()); err != nil {
-		return err
-	}
 	_, err = r.Recover(time.Now(), reach)
 	return err
 }

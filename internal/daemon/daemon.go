@@ -91,8 +91,8 @@ type Daemon struct {
 	// startingOver is held while this server becomes an empty standalone one, and while it asks to
 	// be readmitted: a cluster must not count a member that has just been emptied.
 	startingOver turn
-	// resets are asked of watchStanding.
-	resets chan reset
+	// turns are what watchStanding is to do; see inTurn.
+	turns chan func()
 
 	own        *identity
 	local      *localstore.Store
@@ -171,7 +171,7 @@ func newDaemon(cfg Config) *Daemon {
 		ready:        make(chan struct{}),
 		done:         make(chan struct{}),
 		swapped:      make(chan struct{}),
-		resets:       make(chan reset),
+		turns:        make(chan func()),
 		startingOver: make(turn, 1),
 		fenced:       make(chan struct{}, 1),
 	}

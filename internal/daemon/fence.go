@@ -37,6 +37,7 @@ func (d *Daemon) noteShutOut(reason *api.Error, final bool) {
 // onFenced is told that a recovery went on without this member.
 func (d *Daemon) onFenced(reason *api.Error) {
 	d.noteShutOut(reason, false)
+	d.reachPoint(PointFenced)
 	select {
 	case d.fenced <- struct{}{}:
 	default:
@@ -68,13 +69,17 @@ func (d *Daemon) followStep() (again bool) {
 	if err != nil {
 		return false
 	}
-	if at, ok := d.local.Readmission(); ok {
+	out, shut := d.local.ShutOut()
+	at, pending := d.local.Readmission()
+	switch {
+	case shut && (out.Final || api.Reason(out.Reason) != api.MemberFenced):
+		return false
+	case !shut && pending:
 		return d.readmit(store, at)
-	}
-	out, ok := d.local.ShutOut()
-	if !ok || out.Final || api.Reason(out.Reason) != api.MemberFenced {
+	case !shut:
 		return false
 	}
+	// Shut out before it was readmitted, it follows the later recovery, and asks that cluster.
 	ctx, cancel := context.WithTimeout(d.ctx, time.Minute)
 	defer cancel()
 	view, err := store.FetchPresent(ctx)
@@ -116,16 +121,8 @@ func (d *Daemon) adoptPresent(old *raftstore.Store, view *state.View) error {
 		ID: old.ID(), ClusterID: old.ClusterID(), Incarnation: view.Cluster().Incarnation,
 		Dir: fmt.Sprintf("%s.%d", old.ID(), view.Cluster().Incarnation),
 	}
-	if err := raftstore.Build(d.replicaDir(rep), view, view.Term()); err != nil {
-		return err
-	}
-	d.reachPoint(PointRebuilt)
 	readmit := localstore.Readmission{Incarnation: at.Incarnation, Recovery: at.Recovery, Index: at.Index, Term: at.Term}
-	if err := d.local.SwitchReplica(localstore.Switch{Replica: rep, Readmit: &readmit}); err != nil {
-		return err
-	}
-	d.reachPoint(PointSwitched)
-	return d.useReplica(rep)
+	return d.switchTo(view, localstore.Switch{Replica: rep, Readmit: &readmit})
 }
 
 // Steps of following a recovered cluster and of a restore that Config.Reach is told of.
@@ -134,10 +131,31 @@ const (
 	PointRebuilt = "rebuilt"
 	// PointSwitched: the new replica counts, and is not open yet.
 	PointSwitched = "switched"
+	// PointReadmitted: the recovered cluster counts this member, which has not noted it yet.
+	PointReadmitted = "readmitted"
+	// PointFenced: it is noted that this member is shut out.
+	PointFenced = "fenced"
 )
 
-// useReplica opens the replica that the local store names by now, in place of the one in use.
-// Without it this server is nothing, so that a failure ends the daemon.
+// switchTo makes a replica that holds view the one in use. After an error before the switch the old
+// one still counts. After it this server is nothing without the new one, so that a failure ends the
+// daemon; its next start opens it.
+func (d *Daemon) switchTo(view *state.View, to localstore.Switch) error {
+	err := raftstore.Build(d.replicaDir(to.Replica), view, view.Term())
+	if err == nil {
+		err = d.reach(PointRebuilt)
+	}
+	if err != nil {
+		d.removeReplica(to.Replica.Dir)
+		return err
+	}
+	if err := d.local.SwitchReplica(to); err != nil {
+		return err // it may be on the disk all the same, so that both folders stay until the next start
+	}
+	d.reachPoint(PointSwitched)
+	return d.useReplica(to.Replica)
+}
+
 func (d *Daemon) useReplica(rep localstore.Replica) error {
 	next, err := d.openReplica(rep, d.knownPeers(), false, false)
 	if err != nil {
@@ -171,6 +189,7 @@ func (d *Daemon) readmit(store *raftstore.Store, at localstore.Readmission) (aga
 		d.log.Debug("not readmitted yet", "err", err)
 		return true
 	default:
+		d.reachPoint(PointReadmitted)
 		d.log.Info("this member follows the recovered cluster", "incarnation", store.Local().Cluster().Incarnation)
 	}
 	if err := d.local.ClearReadmission(); err != nil {

@@ -92,42 +92,60 @@ func (r *recoverer) Backup(ctx context.Context, w io.Writer) error {
 
 // Restore replaces this server's replica by one made from a backup. As when a member follows a
 // recovered cluster, one transaction of the local store is the moment it happens.
-func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address string) (api.ClusterRestored, error) {
+func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address string) (out api.ClusterRestored, err error) {
 	d := (*Daemon)(r)
 	header, tables, err := recovery.ReadBackup(in)
 	if err != nil {
-		return api.ClusterRestored{}, err
+		return out, err
 	}
-	end, err := d.joiner.Begin()
+	if address != "" {
+		if address, err = membership.MemberAddress(address); err != nil {
+			return out, err
+		}
+	}
+	err = d.inTurn(ctx, "restore", func() error {
+		restored, err := d.restore(tables, name, address)
+		if err != nil {
+			return err
+		}
+		self := restored.View.Members()[0]
+		d.log.Info("restored from a backup", "name", self.Name, "address", self.Address, "index", header.Index)
+		out = api.ClusterRestored{
+			ServerName: self.Name, Address: self.Address, Index: header.Index, CreatedAt: header.CreatedAt,
+			Forgotten: append([]string{}, restored.Forgotten...), RevokedTokens: append([]string{}, restored.Revoked...),
+			Certificates: trustedAgain(restored.View),
+		}
+		return nil
+	})
 	if err != nil {
 		return api.ClusterRestored{}, err
+	}
+	return out, nil
+}
+
+// restore refuses all other changes until it is done: one that was acknowledged after the server was
+// found empty would be lost.
+func (d *Daemon) restore(tables *state.Store, name, address string) (r recovery.Restoration, err error) {
+	end, err := d.joiner.Begin()
+	if err != nil {
+		return r, err
 	}
 	defer end()
 	d.settings.mu.Lock()
 	defer d.settings.mu.Unlock()
-	if err := d.mustBeEmpty(); err != nil {
-		return api.ClusterRestored{}, err
-	}
-	if address != "" {
-		if address, err = membership.MemberAddress(address); err != nil {
-			return api.ClusterRestored{}, err
-		}
-	}
-	restored, err := recovery.Restored(tables, d.place(name, address), d.cfg.Now().UTC())
+	store, err := d.current.get()
 	if err != nil {
-		return api.ClusterRestored{}, err
+		return r, err
 	}
-	view := restored.View
-	self := view.Members()[0]
-	if err := d.useRestored(ctx, view, self); err != nil {
-		return api.ClusterRestored{}, err
+	release := store.Hold(api.Errorf(api.Conflict, "This server is being restored from a backup").WithHint("try again when that is done"))
+	defer release()
+	if err := d.mustBeEmpty(store.Local().View); err != nil {
+		return r, err
 	}
-	d.log.Info("restored from a backup", "name", self.Name, "address", self.Address, "index", header.Index)
-	return api.ClusterRestored{
-		ServerName: self.Name, Address: self.Address, Index: header.Index, CreatedAt: header.CreatedAt,
-		Forgotten: append([]string{}, restored.Forgotten...), RevokedTokens: append([]string{}, restored.Revoked...),
-		Certificates: trustedAgain(view),
-	}, nil
+	if r, err = recovery.Restored(tables, d.place(name, address), d.cfg.Now().UTC()); err != nil {
+		return r, err
+	}
+	return r, d.useRestored(r.View, r.View.Members()[0])
 }
 
 // trustedAgain names the clients that the restored cluster trusts.
@@ -140,15 +158,11 @@ func trustedAgain(view *state.View) []api.RestoredCertificate {
 }
 
 // mustBeEmpty refuses to restore where it would drop something unseen.
-func (d *Daemon) mustBeEmpty() error {
-	store, err := d.current.get()
-	if err != nil {
-		return err
-	}
-	view := store.Local()
+func (d *Daemon) mustBeEmpty(view *state.View) error {
 	if view.Cluster().Enabled {
 		return api.Errorf(api.AlreadyClustered, "This server is a member of a cluster").
-			WithHint("restore on a new server, or make this one a standalone one first")
+			WithHint("if a restore was cut off here, it is done: look through incus cluster list and incus config trust list; " +
+				"if not, restore on a new server, or make this one a standalone one first")
 	}
 	var has []string
 	for _, kind := range []string{state.EntityPool, state.EntityNetwork, state.EntityVolume} {
@@ -181,7 +195,7 @@ func (d *Daemon) place(name, address string) recovery.Place {
 	return p
 }
 
-func (d *Daemon) useRestored(ctx context.Context, view *state.View, self *state.Member) error {
+func (d *Daemon) useRestored(view *state.View, self *state.Member) error {
 	rep := localstore.Replica{ID: self.ID, Dir: self.ID, ClusterID: view.Cluster().ID, Incarnation: view.Cluster().Incarnation}
 	to := localstore.Switch{Replica: rep, Peers: []localstore.Peer{}}
 	if self.Address != "" {
@@ -193,20 +207,15 @@ func (d *Daemon) useRestored(ctx context.Context, view *state.View, self *state.
 		defer release()
 		to.Config = d.joinedAddresses(self.Address)
 	}
-	if err := raftstore.Build(d.replicaDir(rep), view, view.Term()); err != nil {
-		return err
-	}
-	d.reachPoint(PointRebuilt)
-	if err := d.local.SwitchReplica(to); err != nil {
-		return err
-	}
-	d.reachPoint(PointSwitched)
-	if err := d.useReplica(rep); err != nil {
+	if err := d.switchTo(view, to); err != nil {
 		return err
 	}
 	d.applier.Kick()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	// The restore counts by now, whatever this says.
+	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
-	_, err := d.current.Read(ctx)
-	return err
+	if _, err := d.current.Read(ctx); err != nil {
+		d.log.Warn("restored from a backup, and not ready yet", "err", err)
+	}
+	return nil
 }

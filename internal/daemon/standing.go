@@ -32,7 +32,7 @@ const (
 // watchStanding follows what the cluster does with this member. One that is being removed
 // leaves as soon as the cluster can do without it; one that was removed becomes an empty
 // standalone server, or, if it was not asked, keeps all it has and says so. It is the only one
-// that replaces the replica by an empty one.
+// that replaces the replica by an empty or a restored one.
 func (d *Daemon) watchStanding() {
 	for {
 		swapped := d.swap()
@@ -51,8 +51,8 @@ func (d *Daemon) watchStanding() {
 		case <-view.WatchMembers():
 		case <-removed:
 		case <-again:
-		case r := <-d.resets:
-			r.answer <- d.startOver(r.store, r.judge)
+		case f := <-d.turns:
+			f()
 		case <-swapped:
 		case <-d.ctx.Done():
 			return
@@ -123,13 +123,23 @@ func (d *Daemon) notedRemoval(replica string) *state.Removed {
 	return &state.Removed{ID: noted.Replica, Name: noted.Name, At: noted.At, Graceful: noted.Graceful, Fingerprint: d.own.pair().Fingerprint()}
 }
 
-// A reset is asked for one replica: another one that took its place meanwhile is not meant. It is
-// judged when it is asked for, and once more before it is done, since a member that was fenced or
-// out of reach may be one of a working cluster by then.
-type reset struct {
-	store  *raftstore.Store
-	judge  func() error
-	answer chan error
+// inTurn lets watchStanding do f, which replaces the replica: one at a time, and awaited when the
+// daemon stops. f goes on when ctx ends; what names it.
+func (d *Daemon) inTurn(ctx context.Context, what string, f func() error) error {
+	answer := make(chan error, 1)
+	select {
+	case d.turns <- func() { answer <- f() }:
+	case <-ctx.Done():
+		return api.Errorf(api.Timeout, "This server is busy leaving its cluster")
+	case <-d.ctx.Done():
+		return api.ShuttingDown
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: the %s goes on", what)
+	}
 }
 
 // A turn is held by one at a time. Unlike a mutex it can be given up waiting for.
@@ -170,11 +180,18 @@ func (d *Daemon) startOver(old *raftstore.Store, judge func() error) error {
 	if err != nil {
 		return err
 	}
-	if err := d.takeOver(next, rep, judge); err != nil {
+	err = d.fillEmpty(next, rep, judge)
+	keep := err == nil
+	if keep {
+		err = d.local.StartOver(rep)
+	}
+	if err != nil {
 		if err := next.Close(); err != nil {
 			d.log.Warn("close the empty replica", "err", err)
 		}
-		d.removeReplica(rep.Dir)
+		if !keep { // else it may be noted on the disk all the same
+			d.removeReplica(rep.Dir)
+		}
 		return err
 	}
 	d.reachPoint(PointStartedOver)
@@ -192,19 +209,15 @@ func (d *Daemon) awaitStartOver() {
 	}
 }
 
-// takeOver notes the empty replica as the one in use, once there is something in it. After an
-// error the old one still is.
-func (d *Daemon) takeOver(next *raftstore.Store, rep localstore.Replica, judge func() error) error {
+// fillEmpty makes the first entry of the empty replica, and judges for the last time.
+func (d *Daemon) fillEmpty(next *raftstore.Store, rep localstore.Replica, judge func() error) error {
 	if err := d.initCluster(next, rep.ClusterID); err != nil {
 		return err
 	}
 	if err := d.reach(PointEmptied); err != nil {
 		return err
 	}
-	if err := judge(); err != nil {
-		return err
-	}
-	return d.local.StartOver(rep)
+	return judge()
 }
 
 // isOut tells whether this server is known to have no part in its cluster any more.
@@ -214,7 +227,9 @@ func isOut(store *raftstore.Store) bool {
 }
 
 // reset makes this server a clean standalone one, unless it is a member of a cluster that works,
-// or, without force, of one that does not answer at present.
+// or, without force, of one that does not answer at present. It is asked for one replica: another
+// one that took its place meanwhile is not meant. It is judged at once, and again before it is
+// done, since a member that was fenced or out of reach may be one of a working cluster by then.
 func (d *Daemon) reset(ctx context.Context, force bool) error {
 	select {
 	case <-d.started:
@@ -227,20 +242,9 @@ func (d *Daemon) reset(ctx context.Context, force bool) error {
 		return err
 	}
 	d.log.Warn("this server starts over as a standalone one: an administrator has reset it")
-	answer := make(chan error, 1)
-	select {
-	case d.resets <- reset{store, func() error { return judge(d.ctx) }, answer}:
-	case <-ctx.Done():
-		return api.Errorf(api.Timeout, "This server is busy leaving its cluster")
-	case <-d.ctx.Done():
-		return api.ShuttingDown
-	}
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: the reset goes on")
-	}
+	return d.inTurn(ctx, "reset", func() error {
+		return d.startOver(store, func() error { return judge(d.ctx) })
+	})
 }
 
 // mayReset tells why the member whose replica it is must not become a standalone server; nil if

@@ -154,6 +154,11 @@ func (s *Store) lead(ctx context.Context, cmd state.Command) ProposeReply {
 	if err := state.Check(&cmd); err != nil {
 		return ProposeReply{Result: state.Result{Err: api.AsError(err)}}
 	}
+	s.writes.RLock()
+	defer s.writes.RUnlock()
+	if s.held != nil {
+		return ProposeReply{Result: state.Result{Err: s.held}}
+	}
 	p := &proposal{cmd: cmd, done: make(chan ProposeReply, 1)}
 	select {
 	case s.proposals <- p:
@@ -170,6 +175,19 @@ func (s *Store) lead(ctx context.Context, cmd state.Command) ProposeReply {
 	case <-s.closed:
 		return ProposeReply{Refused: errStopped.Error(), Maybe: true}
 	}
+}
+
+// Hold makes this leader refuse all changes, with that reason, until release is called. It blocks
+// until those under way are answered: all that was acknowledged is in the tables by then.
+func (s *Store) Hold(reason *api.Error) (release func()) {
+	s.hold(reason)
+	return func() { s.hold(nil) }
+}
+
+func (s *Store) hold(reason *api.Error) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	s.held = reason
 }
 
 // fold gathers proposals into entries: those that arrive while entries wait for their

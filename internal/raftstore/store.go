@@ -55,6 +55,9 @@ type Store struct {
 	raftDone raft.Future
 
 	proposals chan *proposal
+	// writes is held for reading by each change that this leader takes; held refuses them.
+	writes    sync.RWMutex
+	held      *api.Error
 	roundMu   sync.Mutex
 	nextRound *readRound
 	roundRuns bool

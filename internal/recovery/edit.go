@@ -63,6 +63,28 @@ func checkAddresses(edited []api.ClusterDatabaseMember) error {
 	return nil
 }
 
+// checkCircle refuses to give members each other's addresses: each tells the cluster its own, which
+// takes it once nobody has it any more. edited has the members in the same order.
+func checkCircle(members []*state.Member, edited []api.ClusterDatabaseMember) error {
+	owner := make(map[string]int, len(members))
+	for i, m := range members {
+		owner[m.Address] = i
+	}
+	for i, m := range members {
+		var circle []string
+		at, ok := i, edited[i].Address != m.Address
+		for ok && len(circle) < len(members) {
+			circle = append(circle, members[at].Name)
+			if edited[at].Address == m.Address {
+				return api.Errorf(api.AddressTaken, "Members %s exchange their addresses: none can take its own before another has moved away", list(circle)).
+					WithHint("write another port for %s; when the cluster runs, on %s: incus admin cluster set-address %s", m.Name, m.Name, edited[i].Address)
+			}
+			at, ok = owner[edited[at].Address]
+		}
+	}
+	return nil
+}
+
 // checkAddress makes a member's address canonical.
 func checkAddress(name, address string) (string, error) {
 	if address == "" || config.IsWildcard(address) {
@@ -88,6 +110,9 @@ func (s *Server) Edit(edited []api.ClusterDatabaseMember) error {
 		return api.Errorf(api.NotClustered, "Can't edit cluster configuration as server isn't clustered (missing \"cluster.https_address\" config)")
 	}
 	if err := CheckEdit(s.Database().Members, edited); err != nil {
+		return err
+	}
+	if err := checkCircle(view.Members(), edited); err != nil {
 		return err
 	}
 	moved := make(map[string]localstore.Move)

@@ -27,16 +27,25 @@ const (
 	PointDone = "recover-done"
 )
 
-// BackUp copies the database folder beside it, and returns where to. The copy has the local store
-// and the replica as they are, for a way back.
-func (s *Server) BackUp(now time.Time) (string, error) {
-	to := filepath.Join(s.files.Dir, "database.before-recovery-"+now.UTC().Format("20060102T150405Z"))
-	part := to + ".part"
-	if err := os.RemoveAll(part); err != nil {
+// copyPrefix begins the name of each copy of the database folder, copyPart ends that of one under way.
+const copyPrefix, copyPart = "database.before-recovery-", ".part"
+
+// backUp copies the database folder beside it, and returns where to. The copy has the local store
+// and the replica as they are, for a way back. What is left of a copy that was cut off goes.
+func (s *Server) backUp(now time.Time) (to string, err error) {
+	halves, err := filepath.Glob(filepath.Join(s.files.Dir, copyPrefix+"*"+copyPart))
+	if err != nil {
 		return "", err
 	}
+	for _, half := range halves {
+		if err := os.RemoveAll(half); err != nil {
+			return "", err
+		}
+	}
+	to = filepath.Join(s.files.Dir, copyPrefix+now.UTC().Format("20060102T150405Z"))
+	part := to + copyPart
 	if err := copyTree(s.files.Database, part); err != nil {
-		return "", fmt.Errorf("back the database folder up: %w", err)
+		return "", errors.Join(fmt.Errorf("back the database folder up: %w", err), os.RemoveAll(part))
 	}
 	if err := os.RemoveAll(to); err != nil {
 		return "", err
@@ -90,32 +99,46 @@ func syncFolder(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// A Recovered is what a recovery has done.
+type Recovered struct {
+	*state.Recovery
+	// Backup is where the database folder was copied to, as it was before.
+	Backup string
+}
+
 // Recover makes this server the only voter of its cluster, in a new incarnation, with all that its
 // copy holds. reach, if not nil, is told of each step and may end it there. Cut off anywhere, it
-// leaves either the old replica in use, and can be run again, or the recovered one.
-func (s *Server) Recover(now time.Time, reach func(point string) error) (*state.Recovery, error) {
+// leaves either the old replica in use, and can be run again, or the recovered one. After an error
+// that leaves the old one, nothing of it takes room on the disk.
+func (s *Server) Recover(now time.Time, reach func(point string) error) (done Recovered, err error) {
 	if reach == nil {
 		reach = func(string) error { return nil }
 	}
 	view, err := s.recovered(now)
 	if err != nil {
-		return nil, err
+		return done, err
 	}
-	recovery, _ := view.Recovery()
+	done.Recovery, _ = view.Recovery()
 	next := localstore.Replica{
-		ID: s.replica.ID, ClusterID: s.replica.ClusterID, Incarnation: recovery.Incarnation,
-		Dir: fmt.Sprintf("%s.%d", s.replica.ID, recovery.Incarnation),
+		ID: s.replica.ID, ClusterID: s.replica.ClusterID, Incarnation: done.Incarnation,
+		Dir: fmt.Sprintf("%s.%d", s.replica.ID, done.Incarnation),
+	}
+	if done.Backup, err = s.backUp(now); err != nil {
+		return done, err
+	}
+	if err := reach(PointBackedUp); err != nil {
+		return done, err
 	}
 	if err := raftstore.Build(s.folder(next), view, s.copy.Term); err != nil {
-		return nil, err
+		return done, errors.Join(err, os.RemoveAll(s.folder(next)), os.RemoveAll(done.Backup))
 	}
 	if err := reach(PointBuilt); err != nil {
-		return nil, err
+		return done, err
 	}
 	if err := s.local.SwitchReplica(localstore.Switch{Replica: next}); err != nil {
-		return nil, err
+		return done, err // it may be on the disk all the same
 	}
-	return recovery, reach(PointDone)
+	return done, reach(PointDone)
 }
 
 // recovered is the state with the recovery in it, as of an entry behind the last one of the copy.

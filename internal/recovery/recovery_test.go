@@ -3,8 +3,11 @@ package recovery
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,7 +41,7 @@ func TestJudge(t *testing.T) {
 		{"one of three", []Survivor{member("a", self), member("b", dead), member("c", dead)}, "", ""},
 		{"a spare, all voters dead", []Survivor{member("a", spare), member("b", dead), member("c", dead), member("d", dead)}, "", ""},
 		{"two of three", []Survivor{member("a", self), member("b", alive(4, 20)), member("c", dead)}, "2 of 3 voters are there (a, b)", ""},
-		{"one of one", []Survivor{member("a", self)}, "1 of 1 voters", ""},
+		{"one of one", []Survivor{member("a", self)}, "this server is the only voter", ""},
 		{"one of two voters", []Survivor{member("a", self), member("b", dead)}, "", ""},
 		{"somebody follows a leader", []Survivor{member("a", self), member("b", func(f *Survivor) { f.Leader = "id-c" }), member("c", dead)},
 			`member "b" follows the leader "c"`, ""},
@@ -234,5 +237,48 @@ func TestARestoreRevokesTheTokensOfTheBackup(t *testing.T) {
 		if token.Ended != state.TokenRevoked {
 			t.Errorf("the token for %s is %q", token.Name, token.Ended)
 		}
+	}
+}
+
+func TestAddressesAreNotGivenInACircle(t *testing.T) {
+	members := []*state.Member{{Name: "a", Address: "10.0.0.1:1"}, {Name: "b", Address: "10.0.0.2:1"}, {Name: "c", Address: "10.0.0.3:1"}, {Name: "d", Address: "10.0.0.4:1"}}
+	tests := []struct{ a, b, c, d, want string }{
+		{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1", ""},
+		{"10.0.0.2:1", "10.0.0.1:1", "10.0.0.3:1", "10.0.0.4:1", "Members a, b exchange"},
+		{"10.0.0.2:1", "10.0.0.3:1", "10.0.0.1:1", "10.0.0.4:1", "Members a, b, c exchange"},
+		{"10.0.0.1:1", "10.0.0.4:1", "10.0.0.9:1", "10.0.0.2:1", "Members b, d exchange"},
+		{"10.0.0.2:1", "10.0.0.4:1", "10.0.0.9:1", "10.0.0.2:2", ""}, // d first, then b, then a
+	}
+	for _, tt := range tests {
+		var edited []api.ClusterDatabaseMember
+		for i, address := range []string{tt.a, tt.b, tt.c, tt.d} {
+			edited = append(edited, api.ClusterDatabaseMember{Name: members[i].Name, Address: address})
+		}
+		err := checkCircle(members, edited)
+		if tt.want == "" != (err == nil) || err != nil && (!errors.Is(err, api.AddressTaken) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}
+
+// A copy that fails, here for a name that is too long for where it goes, leaves nothing behind, and
+// what an earlier one left goes too.
+func TestABackupThatFailsTakesNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	s := &Server{files: Files{Dir: dir, Database: filepath.Join(dir, "database")}}
+	deep := s.files.Database
+	for len(deep) < 4000 {
+		deep = filepath.Join(deep, strings.Repeat("d", min(200, 4085-len(deep))))
+	}
+	deep = filepath.Join(deep, strings.Repeat("d", 4090-len(deep)))
+	half := filepath.Join(dir, copyPrefix+"20260101T000000Z"+copyPart)
+	if err := errors.Join(os.MkdirAll(deep, 0o700), os.MkdirAll(half, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.backUp(now); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, copyPrefix+"*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

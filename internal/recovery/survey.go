@@ -152,7 +152,7 @@ func markVoters(found []Survivor) {
 // not, whatever anybody wants; warning why it should not, which force overrules. It is a pure
 // function.
 func Judge(found []Survivor) (refusal, warning *api.Error) {
-	voters, running := 0, []string{}
+	voters, votes, running := 0, false, []string{}
 	for _, f := range found {
 		if f.Leader != "" {
 			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
@@ -160,10 +160,15 @@ func Judge(found []Survivor) (refusal, warning *api.Error) {
 		}
 		if f.Voter {
 			voters++
+			votes = votes || f.Self
 			if f.Reached {
 				running = append(running, f.Name)
 			}
 		}
+	}
+	if voters == 1 && votes {
+		return api.Errorf(api.Conflict, "A quorum is alive: this server is the only voter").
+			WithHint("start its daemon; if the cluster was to be recovered from this server, that is done"), nil
 	}
 	if len(running) > voters/2 {
 		return api.Errorf(api.Conflict, "A quorum is alive: %d of %d voters are there (%s)", len(running), voters, list(running)).
