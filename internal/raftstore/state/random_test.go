@@ -343,6 +343,7 @@ func recount(v *View) (c counts) {
 	c.config = len(v.Config())
 	c.certificates = len(v.Certificates())
 	c.groups = len(groupTable.list(v.txn, primary))
+	c.warnings = len(v.Warnings())
 	return c
 }
 
