@@ -27,7 +27,7 @@ func listenAddresses(local map[string]string) []string {
 // network comes up late, or not at all) listens on those that are, so that clients' network keeps
 // no voter out, and tries again until it is stopped.
 func (d *Daemon) listenAtStart() error {
-	err := d.https.set(d.addresses()...)
+	err := d.https.follow(d.addresses)
 	if err == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (d *Daemon) retryListening() {
 		case <-d.ctx.Done():
 			return
 		}
-		if err := d.https.set(d.addresses()...); err == nil {
+		if err := d.https.follow(d.addresses); err == nil {
 			d.log.Info("listening on all addresses")
 			return
 		}

@@ -28,13 +28,15 @@ func (d *Daemon) bootstrap(ctx context.Context, name string, requestor *api.Even
 	if err != nil {
 		return err
 	}
-	undo, err := d.settings.useAddress(address)
+	undo, err := d.settings.setLocal(map[string]string{keyClusterAddress: address})
 	if err != nil {
 		return err
 	}
 	err = membership.Bootstrap(ctx, d.current, name, address, d.cfg.Now, requestor)
 	if err != nil && !errors.Is(err, api.OutcomeUnknown) {
-		undo()
+		if undoErr := undo(); undoErr != nil {
+			d.log.Error("go back to the former address", "key", keyClusterAddress, "err", undoErr)
+		}
 	}
 	return err
 }
@@ -91,7 +93,7 @@ func (d *Daemon) holdAddress(address string) (func(), error) {
 	}
 	return func() {
 		release()
-		if err := d.https.set(d.addresses()...); err != nil {
+		if err := d.https.follow(d.addresses); err != nil {
 			d.log.Error("listen after a join", "err", err)
 		}
 	}, nil
@@ -132,6 +134,8 @@ func (d *Daemon) discard(rep localstore.Replica) error {
 // the moment it happens: a crash before it is settled at the next start, a crash after
 // it finds the new replica in use. The old data are dropped last.
 func (d *Daemon) adopt(rec *localstore.JoinRecord, r membership.Replica) error {
+	d.settings.mu.Lock() // the addresses are chosen by those that are set
+	defer d.settings.mu.Unlock()
 	next, ok := r.(*joining)
 	if !ok {
 		return errors.New("not a replica of this daemon")
@@ -160,7 +164,7 @@ func (d *Daemon) use(next *raftstore.Store) {
 	old := d.current.store.Swap(next)
 	d.watchFailure(next)
 	d.announceSwap()
-	if err := d.https.set(d.addresses()...); err != nil {
+	if err := d.https.follow(d.addresses); err != nil {
 		d.log.Error("listen with the new replica", "err", err)
 	}
 	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {

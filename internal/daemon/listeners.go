@@ -137,9 +137,15 @@ func networkOf(address string) string {
 // nothing has changed. It fails with api.AddressInUse, and with api.ShuttingDown after
 // close.
 func (l *listeners) set(addresses ...string) error {
+	return l.follow(func() []string { return addresses })
+}
+
+// follow is set with the addresses that are configured when its turn has come: of two that
+// follow a change, the later one does not go back behind it.
+func (l *listeners) follow(configured func() []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	want := needed(addresses)
+	want := needed(configured())
 	opened := make(map[string]net.Listener)
 	var gone []string
 	for _, a := range want {

@@ -95,7 +95,7 @@ func (d *Daemon) announce(ctx context.Context, store *raftstore.Store, address s
 }
 
 func (d *Daemon) listenAgain() {
-	if err := d.https.set(d.addresses()...); err != nil {
+	if err := d.https.follow(d.addresses); err != nil {
 		d.log.Error("listen after a change of address", "err", err)
 	}
 }

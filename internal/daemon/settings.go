@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/uuid"
@@ -29,8 +32,9 @@ func (s *settings) Effective(v *raftstore.View) map[string]string {
 	return all
 }
 
-// Update changes keys: all of them, or none. The listeners are opened first, since
-// that can fail; then the cluster's part is committed, and the local part noted.
+// Update changes keys: all of them, or none. This server's own part comes first, since only
+// that can be taken back: the listeners are opened, it is noted, and then the cluster's part is
+// committed. What is cut off in between has not been acknowledged, and is harmless to repeat.
 func (s *settings) Update(ctx context.Context, set map[string]string, replace bool, match func(map[string]string) error, requestor *api.EventRequestor) error {
 	if own, _ := config.Split(set); replace || len(own) > 0 {
 		s.mu.Lock()
@@ -44,25 +48,33 @@ func (s *settings) Update(ctx context.Context, set map[string]string, replace bo
 	if err := s.checkLocal(view, local); err != nil {
 		return err
 	}
-	undo, err := s.listen(local)
+	undo, err := s.setLocal(local)
 	if err != nil {
 		return err
 	}
 	if err := s.commit(ctx, view, cluster, match != nil, requestor); err != nil {
-		undo()
-		return err
-	}
-	if len(local) == 0 {
-		return nil
-	}
-	if err := s.daemon.local.SetConfig(local); err != nil {
-		undo()
-		return err
+		return takenBack(err, local, undo)
 	}
 	if len(cluster) == 0 { // else the applied entry tells it
 		s.daemon.publishLifecycle(state.Event{Action: "config-updated", Source: "/1.0", Requestor: requestor})
 	}
 	return nil
+}
+
+// takenBack undoes this server's own part of a change whose other part was refused, and says in
+// the error what stands. What the cluster may have taken is not known to be refused.
+func takenBack(err error, local map[string]string, undo func() error) error {
+	if len(local) == 0 {
+		return err
+	}
+	keys := strings.Join(slices.Sorted(maps.Keys(local)), ", ")
+	if errors.Is(err, api.OutcomeUnknown) {
+		return fmt.Errorf("%w; on this server %s has changed", err, keys)
+	}
+	if undoErr := undo(); undoErr != nil {
+		return fmt.Errorf("%w; on this server %s has changed and could not be changed back: %v", err, keys, undoErr)
+	}
+	return err
 }
 
 // plan finds what to change, and in which configuration. What is left out because it is
@@ -133,54 +145,44 @@ func seal(now, changes map[string]string) error {
 }
 
 func (s *settings) checkLocal(view *raftstore.View, local map[string]string) error {
-	if _, ok := local["cluster.https_address"]; ok && view.Cluster().Enabled {
+	if _, ok := local[keyClusterAddress]; ok && view.Cluster().Enabled {
 		return api.Errorf(api.ConfigInvalid, "Changing cluster.https_address is currently not supported").WithCode(500).
 			WithHint("move a member with this command on it: incus admin cluster set-address ADDRESS")
 	}
 	return nil
 }
 
-// listen makes the listeners follow the local keys, and returns how to go back.
-func (s *settings) listen(local map[string]string) (undo func(), err error) {
-	keys := []string{"core.https_address", "cluster.https_address"}
-	if !slices.ContainsFunc(keys, func(k string) bool { _, ok := local[k]; return ok }) {
-		return func() {}, nil
-	}
+// setLocal makes the listeners follow this server's own keys and notes them, and returns how to
+// go back. The caller holds s.mu if there are any.
+func (s *settings) setLocal(local map[string]string) (undo func() error, err error) {
 	d := s.daemon
-	before := d.addresses()
-	after := d.local.Config()
-	maps.Copy(after, local)
-	if err := d.https.set(listenAddresses(after)...); err != nil {
+	before := d.local.Config()
+	back := make(map[string]string, len(local))
+	for key := range local {
+		back[key] = before[key]
+	}
+	listenAgain := func() {}
+	if touches(local, keyCoreAddress, keyClusterAddress) {
+		after := maps.Clone(before)
+		maps.Copy(after, local)
+		if err := d.https.set(listenAddresses(after)...); err != nil {
+			return nil, err
+		}
+		listenAgain = d.listenAgain
+	}
+	// Also when it is noted: whoever changed the replica meanwhile followed what was noted then.
+	defer listenAgain()
+	if err := d.local.SetConfig(local); err != nil {
 		return nil, err
 	}
-	return func() {
-		if err := d.https.set(before...); err != nil {
-			d.log.Error("go back to the former addresses", "err", err)
-		}
+	return func() error {
+		defer listenAgain()
+		return d.local.SetConfig(back)
 	}, nil
 }
 
-// useAddress listens on address and notes it as cluster.https_address, and returns how
-// to go back. The caller holds s.mu.
-func (s *settings) useAddress(address string) (undo func(), err error) {
-	const key = "cluster.https_address"
-	d := s.daemon
-	before := d.local.Config()[key]
-	unlisten, err := s.listen(map[string]string{key: address})
-	if err != nil {
-		return nil, err
-	}
-	if err := d.local.SetConfig(map[string]string{key: address}); err != nil {
-		unlisten()
-		return nil, err
-	}
-	return func() {
-		if err := d.local.SetConfig(map[string]string{key: before}); err != nil {
-			d.log.Error("go back to the former address", "key", key, "err", err)
-			return
-		}
-		unlisten()
-	}, nil
+func touches(set map[string]string, keys ...string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { _, ok := set[key]; return ok })
 }
 
 // commit changes the cluster's keys. If the caller judged the configuration, it must
