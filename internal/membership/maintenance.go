@@ -16,33 +16,47 @@ import (
 // elsewhere, and another member gets its database role if one can take it. progress is
 // told what happens, at last what is left. It fails with Conflict if the member is
 // evacuated or on its way there or back, and with MemberNotFound. What is cut off in
-// between is ended by the leader. It blocks until done or ctx ends.
+// between is ended by the leader. It blocks until done, at most for MaintenanceTimeout: the
+// leader ends what takes longer, so there is nothing left to wait for.
 func (s *Admissions) Evacuate(ctx context.Context, id string, progress func(string), requestor *api.EventRequestor) error {
+	ctx, cancel := context.WithTimeout(ctx, s.set.MaintenanceTimeout)
+	defer cancel()
 	if err := s.maintain(ctx, id, "", state.MaintenanceEvacuating, requestor); err != nil {
 		return err
 	}
 	progress("Handing over the database role")
 	kept := s.awaitHandover(ctx, id)
 	if err := s.maintain(ctx, id, state.MaintenanceEvacuating, state.MaintenanceEvacuated, requestor); err != nil {
-		return err
+		return unfinished(err)
 	}
 	progress(kept)
 	s.log.Info("Member evacuated", "member", id, "left", kept)
 	return nil
 }
 
-// Restore takes an evacuated member back into service. It fails as Evacuate does.
+// Restore takes an evacuated member back into service. It fails, and ends, as Evacuate does.
 func (s *Admissions) Restore(ctx context.Context, id string, progress func(string), requestor *api.EventRequestor) error {
+	ctx, cancel := context.WithTimeout(ctx, s.set.MaintenanceTimeout)
+	defer cancel()
 	if err := s.maintain(ctx, id, state.MaintenanceEvacuated, state.MaintenanceRestoring, requestor); err != nil {
 		return err
 	}
 	progress("Taking the member back into service")
 	if err := s.maintain(ctx, id, state.MaintenanceRestoring, "", requestor); err != nil {
-		return err
+		return unfinished(err)
 	}
 	progress("")
 	s.log.Info("Member restored", "member", id)
 	return nil
+}
+
+// unfinished says what becomes of an evacuation or restoration that has begun, when the cluster
+// could not be told of its end.
+func unfinished(err error) error {
+	if !errors.Is(err, api.NoQuorum) && !errors.Is(err, api.OutcomeUnknown) {
+		return err
+	}
+	return api.AsError(err).WithHint("it has begun, and the leader ends it within a minute or so; see: incus cluster list")
 }
 
 func (s *Admissions) maintain(ctx context.Context, id, from, to string, requestor *api.EventRequestor) error {
