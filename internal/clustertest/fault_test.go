@@ -3,10 +3,8 @@ package clustertest_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,19 +13,6 @@ import (
 	"incusd/api"
 	"incusd/internal/clustertest"
 )
-
-// fillableDisk fails writes once it is full.
-type fillableDisk struct {
-	raft.LogStore
-	full atomic.Bool
-}
-
-func (d *fillableDisk) StoreLogs(logs []*raft.Log) error {
-	if d.full.Load() {
-		return &os.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC}
-	}
-	return d.LogStore.StoreLogs(logs)
-}
 
 func set(s *clustertest.Server, key, value string) error {
 	return s.Do(s.C.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{key: value}}, nil)
@@ -39,103 +24,158 @@ func get(s *clustertest.Server, key string) (string, error) {
 	return server.Config[key], err
 }
 
-func TestMemberWithFullDiskStopsAndTheOthersGoOn(t *testing.T) {
-	c := clustertest.New(t, 2)
-	disk := &fillableDisk{}
-	victim := c.AddServer(clustertest.OnDisk(func(l raft.LogStore) raft.LogStore {
-		disk.LogStore = l
-		return disk
-	}))
-	victim.MustJoin(c.Servers()[0])
-	disk.full.Store(true)
-	c.Eventually("a write goes through the others", func() error { return set(c.Servers()[0], "user.x", "1") })
-	if err := victim.Ended(); !errors.Is(err, api.DiskFull) {
-		t.Fatalf("the member ended with %v", err)
+// requireDiskFull waits until the daemon has ended because its disk is full.
+func requireDiskFull(t *testing.T, s *clustertest.Server) {
+	t.Helper()
+	if reason, err := s.WaitForEnd(s.C.Context()); err != nil || !errors.Is(reason, api.DiskFull) {
+		t.Fatalf("%s ended because of %v; %v", s.Host, reason, err)
 	}
-	victim.Kill()
-	disk.full.Store(false)
-	victim.MustStart()
-	c.RequireConverged()
+}
+
+// A member whose disk is full ends, and says why; the others go on without it. With space it comes
+// back as it was. What was written through it while it ended is not acknowledged, or is there.
+func TestMemberWithFullDiskStopsAndTheOthersGoOn(t *testing.T) {
+	for _, who := range []string{"leader", "follower"} {
+		t.Run(who, func(t *testing.T) {
+			t.Parallel()
+			virtual(t, func(t *testing.T) {
+				c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+				full := make(map[*clustertest.Server]*atomic.Bool)
+				for i := range 3 {
+					disk := new(atomic.Bool)
+					s := c.AddServer(clustertest.OnDisk(func(l raft.LogStore) raft.LogStore { return fullDisk{l, disk} }))
+					full[s] = disk
+					if i == 0 {
+						s.MustBootstrap()
+					} else {
+						s.MustJoin(c.Servers()[0])
+					}
+				}
+				requireSettled(t, c)
+				victim, other := c.Leader(), c.Servers()[2]
+				if who == "follower" {
+					victim, other = other, victim
+				} else if victim == other {
+					other = c.Servers()[1]
+				}
+				if err := set(other, "user.before", "1"); err != nil {
+					t.Fatal(err)
+				}
+				full[victim].Store(true)
+				err := set(victim, "user.through", "1")
+				t.Logf("a write through it: %v", err)
+				if err == nil && who == "leader" {
+					t.Error("a leader acknowledged what its disk did not take")
+				}
+				c.Eventually("a write through another", func() error { return set(other, "user.x", "1") })
+				requireDiskFull(t, victim)
+				if got, getErr := get(other, "user.through"); getErr != nil || err == nil && got != "1" {
+					t.Errorf("the write through it reads %q, %v", got, getErr)
+				}
+				if err := victim.Start(); err == nil { // it may start just before its first write
+					requireDiskFull(t, victim)
+				} else if !errors.Is(err, api.DiskFull) {
+					t.Errorf("a start on the full disk: %v", err)
+				}
+				full[victim].Store(false)
+				victim.MustStart()
+				c.RequireConverged()
+				for _, key := range []string{"user.before", "user.x"} {
+					if got, err := get(victim, key); err != nil || got != "1" {
+						t.Errorf("back, it reads %s as %q, %v", key, got, err)
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestServerWithWrongClockIsToldSoAndTheTokenStays(t *testing.T) {
-	c := clustertest.New(t, 1)
-	first := c.Servers()[0]
-	var skew atomic.Int64
-	joiner := c.AddServer(clustertest.WithClock(func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }))
-	skew.Store(int64(time.Hour)) // its certificate is from before, and valid
-	token := first.MustToken(joiner.Host)
-	if err := joiner.Join(c.Context(), token); !errors.Is(err, api.ClockSkew) {
-		t.Fatalf("a clock that is an hour ahead: %v", err)
-	}
-	skew.Store(0)
-	if err := joiner.Join(c.Context(), token); err != nil && !errors.Is(err, api.ClockSkew) {
-		t.Fatalf("after the clock was set: %v", err)
-	}
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		first := c.Servers()[0]
+		var skew atomic.Int64
+		joiner := c.AddServer(clustertest.WithClock(func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }))
+		skew.Store(int64(time.Hour)) // its certificate is from before, and valid
+		token := first.MustToken(joiner.Host)
+		if err := joiner.Join(c.Context(), token); !errors.Is(err, api.ClockSkew) {
+			t.Fatalf("a clock that is an hour ahead: %v", err)
+		}
+		skew.Store(0)
+		if err := joiner.Join(c.Context(), token); err != nil && !errors.Is(err, api.ClockSkew) {
+			t.Fatalf("after the clock was set: %v", err)
+		}
+	})
 }
 
 func TestExpiryIsJudgedByTheLeadersClock(t *testing.T) {
-	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
-	var shift atomic.Int64
-	first := c.AddServer(clustertest.WithClock(func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }))
-	first.MustBootstrap()
-	joiner := c.AddServer()
-	token := first.MustToken(joiner.Host)
-	shift.Store(int64(4 * time.Hour)) // past cluster.join_token_expiry
-	err := joiner.Join(c.Context(), token)
-	if !errors.Is(err, api.TokenExpired) && !errors.Is(err, api.ClockSkew) && !errors.Is(err, api.JoinRefused) {
-		t.Fatalf("an expired token: %v", err)
-	}
+	virtual(t, func(t *testing.T) {
+		c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+		var shift atomic.Int64
+		first := c.AddServer(clustertest.WithClock(func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }))
+		first.MustBootstrap()
+		joiner := c.AddServer()
+		token := first.MustToken(joiner.Host)
+		shift.Store(int64(4 * time.Hour)) // past cluster.join_token_expiry
+		err := joiner.Join(c.Context(), token)
+		if !errors.Is(err, api.TokenExpired) && !errors.Is(err, api.ClockSkew) && !errors.Is(err, api.JoinRefused) {
+			t.Fatalf("an expired token: %v", err)
+		}
+	})
 }
 
 func TestNewMemberIsFilledFromASnapshot(t *testing.T) {
-	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
-	first := c.AddServer(clustertest.CompactAfter(20))
-	first.MustBootstrap()
-	token := first.MustToken("m2")
-	for i := range 100 {
-		if err := set(first, fmt.Sprintf("user.k%d", i%10), fmt.Sprint(i)); err != nil {
+	virtual(t, func(t *testing.T) {
+		c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+		first := c.AddServer(clustertest.CompactAfter(20))
+		first.MustBootstrap()
+		token := first.MustToken("m2")
+		for i := range 100 {
+			if err := set(first, fmt.Sprintf("user.k%d", i%10), fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		second := c.AddServer(clustertest.CompactAfter(20))
+		if err := second.Join(c.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-	}
-	second := c.AddServer(clustertest.CompactAfter(20))
-	if err := second.Join(c.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := get(second, "user.k9"); err != nil || got != "99" {
-		t.Errorf("the new member reads %q, %v", got, err)
-	}
-	for _, s := range c.Servers() {
-		s.Kill()
-	}
-	for _, s := range c.Servers() {
-		s.MustStart()
-	}
-	c.RequireConverged()
-	if got, err := get(second, "user.k9"); err != nil || got != "99" {
-		t.Errorf("after a crash of both it reads %q, %v", got, err)
-	}
+		if got, err := get(second, "user.k9"); err != nil || got != "99" {
+			t.Errorf("the new member reads %q, %v", got, err)
+		}
+		for _, s := range c.Servers() {
+			s.Kill()
+		}
+		for _, s := range c.Servers() {
+			s.MustStart()
+		}
+		c.RequireConverged()
+		if got, err := get(second, "user.k9"); err != nil || got != "99" {
+			t.Errorf("after a crash of both it reads %q, %v", got, err)
+		}
+	})
 }
 
 func TestJoinGoesOnOverASlowAndPartlyCutNetwork(t *testing.T) {
-	c := clustertest.New(t, 3)
-	joiner := c.AddServer()
-	by := c.Leader()
-	token := by.MustToken(joiner.Host)
-	for _, s := range c.Servers() {
-		if s != joiner {
-			c.Net.Delay(s.Host, joiner.Host, 20*time.Millisecond)
-			c.Net.Delay(joiner.Host, s.Host, 20*time.Millisecond)
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		joiner := c.AddServer()
+		by := c.Leader()
+		token := by.MustToken(joiner.Host)
+		for _, s := range c.Servers() {
+			if s != joiner {
+				c.Net.Delay(s.Host, joiner.Host, 20*time.Millisecond)
+				c.Net.Delay(joiner.Host, s.Host, 20*time.Millisecond)
+			}
+			if s != by && s != joiner {
+				c.Net.Cut(s.Host, joiner.Host)
+			}
 		}
-		if s != by && s != joiner {
-			c.Net.Cut(s.Host, joiner.Host)
+		if err := joiner.Join(c.Context(), token); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := joiner.Join(c.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-	c.Net.Heal()
-	c.RequireConverged()
+		c.Net.Heal()
+		c.RequireConverged()
+	})
 }
 
 // hangingDisk does not end a write before it is released.

@@ -128,18 +128,20 @@ func TestJoinerKilledAtEachStepIsMemberOrNot(t *testing.T) {
 	for _, point := range append([]string{raftstore.PointForward, raftstore.PointForwarded}, joinPoints...) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			c := clustertest.New(t, 2)
-			first := c.Servers()[0]
-			trap := newTrap(point)
-			joiner := c.AddServer(clustertest.OnReach(trap.reach))
-			token := first.MustToken(joiner.Host)
-			done := make(chan error, 1)
-			go func() { done <- joiner.Join(c.Context(), token) }()
-			<-trap.caught
-			killHeld(c, joiner, trap.release)
-			<-done
-			joiner.MustStart()
-			requireCleanEnd(t, c, first, joiner, token)
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 2)
+				first := c.Servers()[0]
+				trap := newTrap(point)
+				joiner := c.AddServer(clustertest.OnReach(trap.reach))
+				token := first.MustToken(joiner.Host)
+				done := make(chan error, 1)
+				go func() { done <- joiner.Join(c.Context(), token) }()
+				<-trap.caught
+				killHeld(c, joiner, trap.release)
+				<-done
+				joiner.MustStart()
+				requireCleanEnd(t, c, first, joiner, token)
+			})
 		})
 	}
 }
@@ -148,20 +150,22 @@ func TestJoinFailingAtEachStepLeavesTheTokenUsable(t *testing.T) {
 	for _, point := range joinPoints[:9] {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			c := clustertest.New(t, 1)
-			first := c.Servers()[0]
-			var failed atomic.Bool
-			joiner := c.AddServer(clustertest.OnReach(func(p string) error {
-				if p == point && failed.CompareAndSwap(false, true) {
-					return errCrash
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 1)
+				first := c.Servers()[0]
+				var failed atomic.Bool
+				joiner := c.AddServer(clustertest.OnReach(func(p string) error {
+					if p == point && failed.CompareAndSwap(false, true) {
+						return errCrash
+					}
+					return nil
+				}))
+				token := first.MustToken(joiner.Host)
+				if err := joiner.Join(c.Context(), token); err == nil {
+					t.Fatal("the join did not fail")
 				}
-				return nil
-			}))
-			token := first.MustToken(joiner.Host)
-			if err := joiner.Join(c.Context(), token); err == nil {
-				t.Fatal("the join did not fail")
-			}
-			requireCleanEnd(t, c, first, joiner, token)
+				requireCleanEnd(t, c, first, joiner, token)
+			})
 		})
 	}
 }
@@ -171,248 +175,264 @@ func TestLeaderKilledAtEachStepOfAJoin(t *testing.T) {
 		for nth := 1; nth <= 5; nth++ {
 			t.Run(fmt.Sprintf("%s/%d", point, nth), func(t *testing.T) {
 				t.Parallel()
-				var armed atomic.Bool
-				var count atomic.Int64
-				caught, release := make(chan struct{}), make(chan struct{})
-				reach := func(p string) error {
-					if p == point && armed.Load() && count.Add(1) == int64(nth) {
-						close(caught)
-						<-release
-						return errCrash
+				virtual(t, func(t *testing.T) {
+					var armed atomic.Bool
+					var count atomic.Int64
+					caught, release := make(chan struct{}), make(chan struct{})
+					reach := func(p string) error {
+						if p == point && armed.Load() && count.Add(1) == int64(nth) {
+							close(caught)
+							<-release
+							return errCrash
+						}
+						return nil
 					}
-					return nil
-				}
-				c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
-				leader := c.AddServer(clustertest.OnReach(reach))
-				leader.MustBootstrap()
-				for range 2 {
-					c.AddServer().MustJoin(leader)
-				}
-				issuer := c.Servers()[1]
-				joiner := c.AddServer()
-				token := issuer.MustToken(joiner.Host)
-				armed.Store(true)
-				done := make(chan error, 1)
-				go func() { done <- joiner.Join(c.Context(), token) }()
-				select {
-				case <-caught:
-					killHeld(c, leader, release)
-				case err := <-done:
-					armed.Store(false)
-					close(release)
-					done <- err // the join needs fewer steps than that
-				}
-				t.Logf("join: %v", <-done)
-				requireCleanEnd(t, c, issuer, joiner, token)
+					c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+					leader := c.AddServer(clustertest.OnReach(reach))
+					leader.MustBootstrap()
+					for range 2 {
+						c.AddServer().MustJoin(leader)
+					}
+					issuer := c.Servers()[1]
+					joiner := c.AddServer()
+					token := issuer.MustToken(joiner.Host)
+					armed.Store(true)
+					done := make(chan error, 1)
+					go func() { done <- joiner.Join(c.Context(), token) }()
+					select {
+					case <-caught:
+						killHeld(c, leader, release)
+					case err := <-done:
+						armed.Store(false)
+						close(release)
+						done <- err // the join needs fewer steps than that
+					}
+					t.Logf("join: %v", <-done)
+					requireCleanEnd(t, c, issuer, joiner, token)
+				})
 			})
 		}
 	}
 }
 
 func TestTokenOutlivesItsIssuer(t *testing.T) {
-	c := clustertest.New(t, 3)
-	issuer := c.Leader()
-	joiner := c.AddServer()
-	token := issuer.MustToken(joiner.Host)
-	issuer.Kill()
-	if err := joiner.Join(c.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-	issuer.MustStart()
-	c.RequireConverged()
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		issuer := c.Leader()
+		joiner := c.AddServer()
+		token := issuer.MustToken(joiner.Host)
+		issuer.Kill()
+		if err := joiner.Join(c.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		issuer.MustStart()
+		c.RequireConverged()
+	})
 }
 
 func TestOneTokenAdmitsOneOfTwoRacingServers(t *testing.T) {
-	c := clustertest.New(t, 3)
-	by := c.Servers()[2]
-	token := by.MustToken("racer")
-	racers := []*clustertest.Server{c.AddServer(), c.AddServer(), c.AddServer()}
-	var wg sync.WaitGroup
-	var admitted atomic.Int64
-	for _, r := range racers {
-		wg.Go(func() {
-			err := r.Join(c.Context(), token)
-			if err == nil {
-				admitted.Add(1)
-				return
-			}
-			t.Logf("%s: %v", r.Host, err)
-			if !errors.Is(err, api.TokenClaimed) && !errors.Is(err, api.TokenUsed) && !errors.Is(err, api.NameTaken) && !errors.Is(err, api.JoinRefused) {
-				t.Errorf("%s was refused with %v", r.Host, err)
-			}
-		})
-	}
-	wg.Wait()
-	if n := admitted.Load(); n != 1 {
-		t.Fatalf("%d servers were admitted with one token", n)
-	}
-	if n := len(by.View().Members()); n != 4 {
-		t.Errorf("there are %d members", n)
-	}
-	c.RequireConverged()
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		by := c.Servers()[2]
+		token := by.MustToken("racer")
+		racers := []*clustertest.Server{c.AddServer(), c.AddServer(), c.AddServer()}
+		var wg sync.WaitGroup
+		var admitted atomic.Int64
+		for _, r := range racers {
+			wg.Go(func() {
+				err := r.Join(c.Context(), token)
+				if err == nil {
+					admitted.Add(1)
+					return
+				}
+				t.Logf("%s: %v", r.Host, err)
+				if !errors.Is(err, api.TokenClaimed) && !errors.Is(err, api.TokenUsed) && !errors.Is(err, api.NameTaken) && !errors.Is(err, api.JoinRefused) {
+					t.Errorf("%s was refused with %v", r.Host, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := admitted.Load(); n != 1 {
+			t.Fatalf("%d servers were admitted with one token", n)
+		}
+		if n := len(by.View().Members()); n != 4 {
+			t.Errorf("there are %d members", n)
+		}
+		c.RequireConverged()
+	})
 }
 
 func TestServersJoinSideBySide(t *testing.T) {
-	c := clustertest.New(t, 1)
-	first := c.Servers()[0]
-	var wg sync.WaitGroup
-	for range 4 {
-		s := c.AddServer()
-		token := first.MustToken(s.Host)
-		wg.Go(func() {
-			if err := s.Join(c.Context(), token); err != nil {
-				t.Errorf("%s: %v", s.Host, err)
-			}
-		})
-	}
-	wg.Wait()
-	c.Eventually("three voters and two stand-bys", func() error {
-		members, err := first.Members(c.Context())
-		if err != nil {
-			return err
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		first := c.Servers()[0]
+		var wg sync.WaitGroup
+		for range 4 {
+			s := c.AddServer()
+			token := first.MustToken(s.Host)
+			wg.Go(func() {
+				if err := s.Join(c.Context(), token); err != nil {
+					t.Errorf("%s: %v", s.Host, err)
+				}
+			})
 		}
-		voters, standbys := 0, 0
-		for _, m := range members {
-			for _, r := range m.Roles {
-				switch r {
-				case api.RoleDatabase:
-					voters++
-				case api.RoleDatabaseStandby:
-					standbys++
+		wg.Wait()
+		c.Eventually("three voters and two stand-bys", func() error {
+			members, err := first.Members(c.Context())
+			if err != nil {
+				return err
+			}
+			voters, standbys := 0, 0
+			for _, m := range members {
+				for _, r := range m.Roles {
+					switch r {
+					case api.RoleDatabase:
+						voters++
+					case api.RoleDatabaseStandby:
+						standbys++
+					}
 				}
 			}
-		}
-		if len(members) != 5 || voters != 3 || standbys != 2 {
-			return fmt.Errorf("%d members, %d voters, %d stand-bys", len(members), voters, standbys)
-		}
-		return nil
+			if len(members) != 5 || voters != 3 || standbys != 2 {
+				return fmt.Errorf("%d members, %d voters, %d stand-bys", len(members), voters, standbys)
+			}
+			return nil
+		})
+		c.RequireConverged()
 	})
-	c.RequireConverged()
 }
 
 func TestRefusedJoinTouchesNothing(t *testing.T) {
-	c := clustertest.New(t, 1)
-	first := c.Servers()[0]
-	joiner := c.AddServer()
-	if err := joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.mine": "kept"}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	good, err := api.ParseJoinToken(first.MustToken(joiner.Host))
-	if err != nil {
-		t.Fatal(err)
-	}
-	change := func(f func(*api.ClusterMemberJoinToken)) string { t := *good; f(&t); return t.String() }
-	for name, tc := range map[string]struct {
-		token  string
-		reason api.Reason
-	}{
-		"malformed":           {"nonsense", api.TokenMalformed},
-		"unknown secret":      {change(func(t *api.ClusterMemberJoinToken) { t.Secret = "0123" }), api.TokenUnknown},
-		"wrong fingerprint":   {change(func(t *api.ClusterMemberJoinToken) { t.Fingerprint = "00ff" }), api.FingerprintMatch},
-		"no member reachable": {change(func(t *api.ClusterMemberJoinToken) { t.Addresses = []string{"m9:8443", "m8:8443"} }), api.NoMemberReachable},
-		"wrong name":          {change(func(t *api.ClusterMemberJoinToken) { t.ServerName = "other" }), api.TokenWrongName},
-	} {
-		if err := joiner.Join(c.Context(), tc.token); !errors.Is(err, tc.reason) {
-			t.Errorf("%s: got %v, want %s", name, err, tc.reason)
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		first := c.Servers()[0]
+		joiner := c.AddServer()
+		if err := joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.mine": "kept"}}, nil); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if got := joiner.View().Config()["user.mine"]; got != "kept" {
-		t.Errorf("a refused join lost the server's own data: %q", got)
-	}
-	if err := joiner.Join(c.Context(), good.String()); err != nil {
-		t.Fatalf("the token was burned by the refusals: %v", err)
-	}
+		good, err := api.ParseJoinToken(first.MustToken(joiner.Host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(f func(*api.ClusterMemberJoinToken)) string { t := *good; f(&t); return t.String() }
+		for name, tc := range map[string]struct {
+			token  string
+			reason api.Reason
+		}{
+			"malformed":           {"nonsense", api.TokenMalformed},
+			"unknown secret":      {change(func(t *api.ClusterMemberJoinToken) { t.Secret = "0123" }), api.TokenUnknown},
+			"wrong fingerprint":   {change(func(t *api.ClusterMemberJoinToken) { t.Fingerprint = "00ff" }), api.FingerprintMatch},
+			"no member reachable": {change(func(t *api.ClusterMemberJoinToken) { t.Addresses = []string{"m9:8443", "m8:8443"} }), api.NoMemberReachable},
+			"wrong name":          {change(func(t *api.ClusterMemberJoinToken) { t.ServerName = "other" }), api.TokenWrongName},
+		} {
+			if err := joiner.Join(c.Context(), tc.token); !errors.Is(err, tc.reason) {
+				t.Errorf("%s: got %v, want %s", name, err, tc.reason)
+			}
+		}
+		if got := joiner.View().Config()["user.mine"]; got != "kept" {
+			t.Errorf("a refused join lost the server's own data: %q", got)
+		}
+		if err := joiner.Join(c.Context(), good.String()); err != nil {
+			t.Fatalf("the token was burned by the refusals: %v", err)
+		}
+	})
 }
 
 func TestRevokedAndReplacedTokensAreRefusedWithTheirReason(t *testing.T) {
-	c := clustertest.New(t, 2)
-	a, b := c.Servers()[0], c.Servers()[1]
-	joiner := c.AddServer()
-	old := a.MustToken(joiner.Host)
-	current := b.MustToken(joiner.Host)
-	if err := joiner.Join(c.Context(), old); !errors.Is(err, api.TokenRevoked) {
-		t.Errorf("a replaced token: %v", err)
-	}
-	var ops map[string][]api.Operation
-	if err := a.Do(c.Context(), "GET", "/1.0/operations?recursion=1", nil, &ops); err != nil {
-		t.Fatal(err)
-	}
-	if len(ops["running"]) != 1 {
-		t.Fatalf("%d live tokens", len(ops["running"]))
-	}
-	if err := a.Do(c.Context(), "DELETE", "/1.0/operations/"+ops["running"][0].ID, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := joiner.Join(c.Context(), current); !errors.Is(err, api.TokenRevoked) {
-		t.Errorf("a revoked token: %v", err)
-	}
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 2)
+		a, b := c.Servers()[0], c.Servers()[1]
+		joiner := c.AddServer()
+		old := a.MustToken(joiner.Host)
+		current := b.MustToken(joiner.Host)
+		if err := joiner.Join(c.Context(), old); !errors.Is(err, api.TokenRevoked) {
+			t.Errorf("a replaced token: %v", err)
+		}
+		var ops map[string][]api.Operation
+		if err := a.Do(c.Context(), "GET", "/1.0/operations?recursion=1", nil, &ops); err != nil {
+			t.Fatal(err)
+		}
+		if len(ops["running"]) != 1 {
+			t.Fatalf("%d live tokens", len(ops["running"]))
+		}
+		if err := a.Do(c.Context(), "DELETE", "/1.0/operations/"+ops["running"][0].ID, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := joiner.Join(c.Context(), current); !errors.Is(err, api.TokenRevoked) {
+			t.Errorf("a revoked token: %v", err)
+		}
+	})
 }
 
 func TestEverythingSurvivesRestarts(t *testing.T) {
-	c := clustertest.New(t, 3)
-	token := c.Servers()[1].MustToken("m4")
-	if err := c.Servers()[2].Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "kept"}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	check := func(when string) {
-		t.Helper()
-		c.RequireConverged()
-		for _, s := range c.Running() {
-			var server api.Server
-			if err := s.Do(c.Context(), "GET", "/1.0", nil, &server); err != nil {
-				t.Fatalf("%s: %s: %v", when, s.Host, err)
-			}
-			if server.Config["user.x"] != "kept" || len(s.View().Members()) != 3 {
-				t.Errorf("%s: %s shows %v and %d members", when, s.Host, server.Config, len(s.View().Members()))
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		token := c.Servers()[1].MustToken("m4")
+		if err := c.Servers()[2].Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "kept"}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		check := func(when string) {
+			t.Helper()
+			c.RequireConverged()
+			for _, s := range c.Running() {
+				var server api.Server
+				if err := s.Do(c.Context(), "GET", "/1.0", nil, &server); err != nil {
+					t.Fatalf("%s: %s: %v", when, s.Host, err)
+				}
+				if server.Config["user.x"] != "kept" || len(s.View().Members()) != 3 {
+					t.Errorf("%s: %s shows %v and %d members", when, s.Host, server.Config, len(s.View().Members()))
+				}
 			}
 		}
-	}
-	for _, s := range c.Servers()[:3] {
-		s.Stop()
-		s.MustStart()
-	}
-	check("after one at a time")
-	servers := c.Servers()
-	for _, s := range servers {
-		s.Stop()
-	}
-	for _, s := range servers {
-		s.MustStart()
-	}
-	check("after all")
-	for _, s := range servers {
-		s.Kill()
-	}
-	for _, s := range servers {
-		s.MustStart()
-	}
-	check("after a crash of all")
-	if err := c.AddServer().Join(c.Context(), token); err != nil {
-		t.Errorf("the token did not survive: %v", err)
-	}
+		for _, s := range c.Servers()[:3] {
+			s.Stop()
+			s.MustStart()
+		}
+		check("after one at a time")
+		servers := c.Servers()
+		for _, s := range servers {
+			s.Stop()
+		}
+		for _, s := range servers {
+			s.MustStart()
+		}
+		check("after all")
+		for _, s := range servers {
+			s.Kill()
+		}
+		for _, s := range servers {
+			s.MustStart()
+		}
+		check("after a crash of all")
+		if err := c.AddServer().Join(c.Context(), token); err != nil {
+			t.Errorf("the token did not survive: %v", err)
+		}
+	})
 }
 
 func TestLocalViewAnswersWithoutQuorum(t *testing.T) {
-	c := clustertest.New(t, 3)
-	servers := c.Servers()
-	servers[0].Kill()
-	servers[1].Kill()
-	last := servers[2]
-	members, err := last.Members(c.Context())
-	if err != nil || len(members) != 3 {
-		t.Fatalf("members without quorum: %d, %v", len(members), err)
-	}
-	ctx, cancel := context.WithCancel(c.Context())
-	defer cancel()
-	err = last.Do(ctx, "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "1"}}, nil)
-	if !errors.Is(err, api.NoQuorum) && !errors.Is(err, api.OutcomeUnknown) {
-		t.Errorf("a write without quorum: %v", err)
-	}
-	last.Kill()
-	last.MustStart()
-	if members, err = last.Members(c.Context()); err != nil || len(members) != 3 {
-		t.Fatalf("after a restart without quorum: %d, %v", len(members), err)
-	}
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		servers := c.Servers()
+		servers[0].Kill()
+		servers[1].Kill()
+		last := servers[2]
+		members, err := last.Members(c.Context())
+		if err != nil || len(members) != 3 {
+			t.Fatalf("members without quorum: %d, %v", len(members), err)
+		}
+		ctx, cancel := context.WithCancel(c.Context())
+		defer cancel()
+		err = last.Do(ctx, "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "1"}}, nil)
+		if !errors.Is(err, api.NoQuorum) && !errors.Is(err, api.OutcomeUnknown) {
+			t.Errorf("a write without quorum: %v", err)
+		}
+		last.Kill()
+		last.MustStart()
+		if members, err = last.Members(c.Context()); err != nil || len(members) != 3 {
+			t.Fatalf("after a restart without quorum: %d, %v", len(members), err)
+		}
+	})
 }
 
 // TestMemberKilledAtEachStepOfAJoin: the leader, or the member that issued the token and
@@ -422,24 +442,26 @@ func TestMemberKilledAtEachStepOfAJoin(t *testing.T) {
 		for _, point := range joinPoints {
 			t.Run(who+"/"+point, func(t *testing.T) {
 				t.Parallel()
-				c := clustertest.New(t, 3)
-				leader := c.Leader()
-				issuer := c.Servers()[1]
-				if issuer == leader {
-					issuer = c.Servers()[2]
-				}
-				victim := map[string]*clustertest.Server{"leader": leader, "issuer": issuer}[who]
-				var once sync.Once
-				joiner := c.AddServer(clustertest.OnReach(func(p string) error {
-					if p == point {
-						once.Do(victim.Kill)
+				virtual(t, func(t *testing.T) {
+					c := clustertest.New(t, 3)
+					leader := c.Leader()
+					issuer := c.Servers()[1]
+					if issuer == leader {
+						issuer = c.Servers()[2]
 					}
-					return nil
-				}))
-				token := issuer.MustToken(joiner.Host)
-				t.Logf("join: %v", joiner.Join(c.Context(), token))
-				victim.MustStart()
-				requireCleanEnd(t, c, c.Leader(), joiner, token)
+					victim := map[string]*clustertest.Server{"leader": leader, "issuer": issuer}[who]
+					var once sync.Once
+					joiner := c.AddServer(clustertest.OnReach(func(p string) error {
+						if p == point {
+							once.Do(victim.Kill)
+						}
+						return nil
+					}))
+					token := issuer.MustToken(joiner.Host)
+					t.Logf("join: %v", joiner.Join(c.Context(), token))
+					victim.MustStart()
+					requireCleanEnd(t, c, c.Leader(), joiner, token)
+				})
 			})
 		}
 	}

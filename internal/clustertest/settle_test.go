@@ -42,51 +42,55 @@ func TestRevokedTokenEndsTheJoinUnderIt(t *testing.T) {
 	for _, point := range []string{membership.PointNoted, membership.PointAdmitted, membership.PointOpened, membership.PointReady, membership.PointFilled} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			c := clustertest.New(t, 2)
-			first := c.Servers()[0]
-			joiner := c.AddServer(at(point, func() error { return revokeAll(c, first) }))
-			err := joiner.Join(c.Context(), first.MustToken(joiner.Host))
-			if !errors.Is(err, api.TokenRevoked) && !errors.Is(err, api.JoinAborted) {
-				t.Errorf("got %v", err)
-			}
-			if out := settled(c, first, joiner); out.member || out.tokens != 0 {
-				t.Fatalf("member: %v, %d usable tokens", out.member, out.tokens)
-			}
-			joiner.MustJoin(first)
-			c.RequireConverged()
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 2)
+				first := c.Servers()[0]
+				joiner := c.AddServer(at(point, func() error { return revokeAll(c, first) }))
+				err := joiner.Join(c.Context(), first.MustToken(joiner.Host))
+				if !errors.Is(err, api.TokenRevoked) && !errors.Is(err, api.JoinAborted) {
+					t.Errorf("got %v", err)
+				}
+				if out := settled(c, first, joiner); out.member || out.tokens != 0 {
+					t.Fatalf("member: %v, %d usable tokens", out.member, out.tokens)
+				}
+				joiner.MustJoin(first)
+				c.RequireConverged()
+			})
 		})
 	}
 }
 
 func TestJoinWithALostAnswerIsSettledWithoutARestart(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 2)
-	first := c.Servers()[0]
-	var joiner *clustertest.Server
-	joiner = c.AddServer(at(membership.PointActivated, func() error {
-		c.Net.Isolate(joiner.Host, "m1", "m2")
-		return errCrash
-	}))
-	token := first.MustToken(joiner.Host)
-	if err := joiner.Join(c.Context(), token); err == nil {
-		t.Fatal("a join without an answer succeeded")
-	}
-	// Until the cluster has answered, this server may be a member of it.
-	if err := joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"core.https_address": joiner.Address()}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	form := api.ClusterPut{Cluster: api.Cluster{ServerName: "alone", Enabled: true}}
-	if err := joiner.Run(c.Context(), "PUT", "/1.0/cluster", form); !errors.Is(err, api.JoinRunning) {
-		t.Errorf("a bootstrap beside it: %v", err)
-	}
-	if err := joiner.Join(c.Context(), token); !errors.Is(err, api.JoinRunning) {
-		t.Errorf("another join beside it: %v", err)
-	}
-	c.Net.Heal()
-	if out := settled(c, first, joiner); !out.member {
-		t.Error("the cluster counts it as a member, and it does not")
-	}
-	c.RequireConverged()
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 2)
+		first := c.Servers()[0]
+		var joiner *clustertest.Server
+		joiner = c.AddServer(at(membership.PointActivated, func() error {
+			c.Net.Isolate(joiner.Host, "m1", "m2")
+			return errCrash
+		}))
+		token := first.MustToken(joiner.Host)
+		if err := joiner.Join(c.Context(), token); err == nil {
+			t.Fatal("a join without an answer succeeded")
+		}
+		// Until the cluster has answered, this server may be a member of it.
+		if err := joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"core.https_address": joiner.Address()}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		form := api.ClusterPut{Cluster: api.Cluster{ServerName: "alone", Enabled: true}}
+		if err := joiner.Run(c.Context(), "PUT", "/1.0/cluster", form); !errors.Is(err, api.JoinRunning) {
+			t.Errorf("a bootstrap beside it: %v", err)
+		}
+		if err := joiner.Join(c.Context(), token); !errors.Is(err, api.JoinRunning) {
+			t.Errorf("another join beside it: %v", err)
+		}
+		c.Net.Heal()
+		if out := settled(c, first, joiner); !out.member {
+			t.Error("the cluster counts it as a member, and it does not")
+		}
+		c.RequireConverged()
+	})
 }
 
 // fullDisk is a log that can be written until it is full.
@@ -116,68 +120,68 @@ func disks(nth int64, full *atomic.Bool) func(*clustertest.Server) {
 }
 
 func TestDiskFullWhileJoiningEndsTheJoin(t *testing.T) {
-	c := clustertest.New(t, 1)
-	first := c.Servers()[0]
-	var full atomic.Bool
-	full.Store(true)
-	joiner := c.AddServer(disks(2, &full))
-	token := first.MustToken(joiner.Host)
-	if err := joiner.Join(c.Context(), token); !errors.Is(err, api.DiskFull) {
-		t.Errorf("got %v", err)
-	}
-	requireCleanEnd(t, c, first, joiner, token)
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		first := c.Servers()[0]
+		var full atomic.Bool
+		full.Store(true)
+		joiner := c.AddServer(disks(2, &full))
+		token := first.MustToken(joiner.Host)
+		if err := joiner.Join(c.Context(), token); !errors.Is(err, api.DiskFull) {
+			t.Errorf("got %v", err)
+		}
+		requireCleanEnd(t, c, first, joiner, token)
+	})
 }
 
 func TestFailedStoreWaitsForNoOperation(t *testing.T) {
 	t.Parallel()
-	c := clustertest.New(t, 1)
-	first := c.Servers()[0]
-	var full atomic.Bool
-	cut := make(chan struct{})
-	var joiner *clustertest.Server
-	joiner = c.AddServer(disks(1, &full), at(membership.PointOpened, func() error {
-		c.Net.Cut(joiner.Host, first.Host)
-		close(cut)
-		return nil
-	}))
-	token := first.MustToken(joiner.Host)
-	go joiner.Join(c.Context(), token)
-	<-cut
-	full.Store(true)
-	go joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "1"}}, nil)
-	reason, err := joiner.WaitForEnd(c.Context())
-	if err != nil || !errors.Is(reason, api.DiskFull) {
-		t.Fatalf("it ended because of %v; %v", reason, err)
-	}
-	full.Store(false)
-	c.Net.Heal()
-	joiner.MustStart()
-	// The cluster could not be told that the join ended, but the same server may join again.
-	if err := joiner.Join(c.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-	c.RequireConverged()
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		first := c.Servers()[0]
+		var full atomic.Bool
+		cut := make(chan struct{})
+		var joiner *clustertest.Server
+		joiner = c.AddServer(disks(1, &full), at(membership.PointOpened, func() error {
+			c.Net.Cut(joiner.Host, first.Host)
+			close(cut)
+			return nil
+		}))
+		token := first.MustToken(joiner.Host)
+		go joiner.Join(c.Context(), token)
+		<-cut
+		full.Store(true)
+		go joiner.Do(c.Context(), "PATCH", "/1.0", api.ServerPut{Config: api.ConfigMap{"user.x": "1"}}, nil)
+		requireDiskFull(t, joiner)
+		full.Store(false)
+		c.Net.Heal()
+		joiner.MustStart()
+		// The cluster could not be told that the join ended, but the same server may join again.
+		if err := joiner.Join(c.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		c.RequireConverged()
+	})
 }
 
 func TestDiskFullDuringTheStartEndsIt(t *testing.T) {
-	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
-	var full atomic.Bool
-	var opened atomic.Int64
-	s := c.AddServer(clustertest.OnDisk(func(log raft.LogStore) raft.LogStore {
-		full.Store(opened.Add(1) == 2) // at the second start
-		return fullDisk{log, &full}
-	}))
-	s.Stop()
-	if err := s.Start(); err == nil { // it may start just before its first write
-		reason, err := s.WaitForEnd(c.Context())
-		if err != nil || !errors.Is(reason, api.DiskFull) {
-			t.Fatalf("it ended because of %v; %v", reason, err)
+	virtual(t, func(t *testing.T) {
+		c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
+		var full atomic.Bool
+		var opened atomic.Int64
+		s := c.AddServer(clustertest.OnDisk(func(log raft.LogStore) raft.LogStore {
+			full.Store(opened.Add(1) == 2) // at the second start
+			return fullDisk{log, &full}
+		}))
+		s.Stop()
+		if err := s.Start(); err == nil { // it may start just before its first write
+			requireDiskFull(t, s)
+		} else if !errors.Is(err, api.DiskFull) {
+			t.Fatalf("got %v", err)
 		}
-	} else if !errors.Is(err, api.DiskFull) {
-		t.Fatalf("got %v", err)
-	}
-	if slices.Contains(c.Running(), s) {
-		t.Error("it runs")
-	}
-	s.MustStart()
+		if slices.Contains(c.Running(), s) {
+			t.Error("it runs")
+		}
+		s.MustStart()
+	})
 }
