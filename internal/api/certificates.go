@@ -150,8 +150,11 @@ func (s *Server) redeemToken(c *call, req *api.CertificatesPost) (reply, error) 
 // the request has wrong is found before the token is touched.
 func (s *Server) redeem(c *call, req *api.CertificatesPost) (reply, error) {
 	token, err := api.ParseJoinToken(req.TrustToken)
-	if err != nil {
+	switch {
+	case err != nil && c.caller.admin():
 		return reply{}, err
+	case err != nil: // as without any token, since it is none
+		return reply{}, api.Errorf(api.NotAuthorized, "not authorized").WithHint("%v; copy the whole token", err)
 	}
 	if err := s.useOf(c, token.Secret); err != nil {
 		return reply{}, err

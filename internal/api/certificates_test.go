@@ -95,7 +95,7 @@ func TestTokenDoesNoMoreThanAdmitItsServer(t *testing.T) {
 		"broken":          {func(p *api.CertificatesPost) { p.Certificate = "x" }, api.CertInvalid},
 		"expired":         {func(p *api.CertificatesPost) { p.Certificate = string(expired.CertPEM) }, api.CertInvalid},
 		"unknown token":   {func(p *api.CertificatesPost) { p.TrustToken = tokens.Text(&unknown).String() }, api.TokenUnknown},
-		"malformed token": {func(p *api.CertificatesPost) { p.TrustToken = "x" }, api.TokenMalformed},
+		"malformed token": {func(p *api.CertificatesPost) { p.TrustToken = "x" }, api.NotAuthorized},
 		"no token":        {func(p *api.CertificatesPost) { p.TrustToken = "" }, api.NotAuthorized},
 		"a member's own":  {func(p *api.CertificatesPost) { p.Certificate = string(b.own.CertPEM) }, api.CertTaken},
 		"token for one":   {func(p *api.CertificatesPost) { p.TrustToken, p.Token = "", true }, api.NotAuthorized},

@@ -46,6 +46,9 @@ func TestInvitationHasUpstreamsShape(t *testing.T) {
 	if _, ok := op.Metadata["expiresAt"]; ok || op.Class != api.OperationClassToken || op.Description != "Executing operation" || op.Status != "Running" || !op.MayCancel {
 		t.Errorf("operation %+v", op)
 	}
+	if op.Resources == nil || len(op.Resources) != 0 {
+		t.Errorf("resources %v, want {}", op.Resources)
+	}
 	request := op.Metadata["request"].(map[string]any)
 	if request["name"] != "laptop" || request["restricted"] != true || request["token"] != true || len(request["projects"].([]any)) != 1 {
 		t.Errorf("request %v", request)

@@ -63,7 +63,7 @@ func Operation(t *state.Token, location string, withSecret bool) api.Operation {
 		Location:  location,
 	}
 	if t.Client != nil {
-		op.Resources, op.Metadata = nil, invitationMetadata(t)
+		op.Resources, op.Metadata = map[string][]string{}, invitationMetadata(t)
 	}
 	code, why := outcome(t)
 	op.Status, op.StatusCode, op.Err = code.String(), code, why
