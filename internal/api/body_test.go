@@ -165,7 +165,7 @@ func TestStrangersBodiesAreCounted(t *testing.T) {
 	wantRefusal(t, b.do(request), http.StatusTooManyRequests, api.TooMany, "Too many request bodies at once")
 	b.server.limits.bodies.ofOne = 1000
 	for range 20 { // each is given back
-		if w := b.do(request); w.Code != http.StatusBadRequest { // it is no token
+		if w := b.do(request); w.Code != http.StatusForbidden { // it is no token
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 	}

@@ -45,6 +45,7 @@ var mayCall = map[string]Callers{
 	"GET /internal/cluster/backup":                 UnixSocket,
 	"PUT /internal/cluster/restore":                UnixSocket,
 	"GET /internal/cluster/report":                 UnixSocket | Member,
+	"POST /internal/cluster/events":                Member,
 
 	"PUT /1.0":                                                 administrators,
 	"PATCH /1.0":                                               administrators,

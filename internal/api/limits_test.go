@@ -35,7 +35,7 @@ func TestAttemptsOfStrangersAreCounted(t *testing.T) {
 
 		// What cannot be a token costs nothing, and administrators do not pay for strangers.
 		broken := request{method: "POST", path: "/1.0/certificates", body: `{"trust_token":"x"}`, stranger: true, from: "192.0.2.1:1000"}
-		wantRefusal(t, b.do(broken), 400, api.TokenMalformed, "Invalid join token")
+		wantRefusal(t, b.do(broken), 403, api.NotAuthorized, "not authorized")
 		own := request{method: "POST", path: "/1.0/certificates", body: b.guess("node2")}
 		wantRefusal(t, b.do(own), 403, api.TokenUnknown, "No matching cluster join operation found")
 	})

@@ -196,6 +196,7 @@ func Routes() []Route {
 		{"DELETE", "/internal/cluster/raft-node/{address}", local, anyMember, (*Server).raftNodeDelete},
 		{"GET", "/internal/cluster/backup", local, patient, (*Server).backupGet},
 		{"PUT", "/internal/cluster/restore", local, streaming, (*Server).restorePut},
+		{"POST", pathEvents, Member, anyMember, (*Server).eventsPost},
 		{"GET", pathReport, Member | UnixSocket, anyMember, (*Server).reportGet},
 		{"GET", "/internal/cluster/health", trusted, anyMember, (*Server).healthGet},
 		{"GET", "/internal/cluster/doctor", administrators, anyMember, (*Server).doctorGet},

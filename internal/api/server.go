@@ -40,6 +40,7 @@ type Server struct {
 	readTime time.Duration  // how long a client may take to read an answer
 	refusals rate.Sometimes // log lines about strangers
 	forming  atomic.Bool    // a bootstrap or join runs
+	relay    relay
 
 	begun   time.Time
 	closing context.Context // ends with Close, and streams with it

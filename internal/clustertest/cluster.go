@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
 	"github.com/hashicorp/raft"
 
 	"incusd/api"
@@ -322,6 +324,31 @@ func (s *Server) Run(ctx context.Context, method, path string, in any) error {
 		return &api.Error{Reason: api.Reason(reason), Message: op.Err}
 	}
 	return nil
+}
+
+// Listen returns the events of the server of the given types, from now to the end of ctx, as a
+// client at its socket hears them.
+func (s *Server) Listen(ctx context.Context, types string) (<-chan api.Event, error) {
+	s.mu.Lock()
+	client := s.http
+	s.mu.Unlock()
+	conn, _, err := websocket.Dial(ctx, "ws://"+s.Host+"/1.0/events?all-projects=true&type="+types, &websocket.DialOptions{HTTPClient: client})
+	if err != nil {
+		return nil, err
+	}
+	heard := make(chan api.Event, 100)
+	go func() {
+		defer close(heard)
+		defer conn.CloseNow()
+		for {
+			var e api.Event
+			if wsjson.Read(ctx, conn, &e) != nil {
+				return
+			}
+			heard <- e
+		}
+	}()
+	return heard, nil
 }
 
 // Context is bounded: no test waits for ever.

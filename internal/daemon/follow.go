@@ -101,7 +101,7 @@ func (d *Daemon) publishLifecycle(e state.Event) {
 	if at.IsZero() {
 		at = d.cfg.Now()
 	}
-	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Project: cmp.Or(e.Project, api.DefaultProject)}, api.EventLifecycleInfo{
+	d.publish(api.Event{Type: api.EventLifecycle, Timestamp: at, Location: d.origin(e), Project: cmp.Or(e.Project, api.DefaultProject)}, api.EventLifecycleInfo{
 		Action:    e.Action,
 		Source:    e.Source,
 		Context:   e.Context,
@@ -109,25 +109,37 @@ func (d *Daemon) publishLifecycle(e state.Event) {
 	})
 }
 
+// origin names the member where e happened. Every member emits the event; without this each
+// would take it for its own.
+func (d *Daemon) origin(e state.Event) string {
+	if v := d.current.Local(); v != nil && v.Cluster().Enabled {
+		if m, ok := v.Member(e.Origin); ok {
+			return m.Name
+		}
+	}
+	return d.location()
+}
+
 // publishToken tells that a token's operation changed. Like the token, it is in the
 // default project.
 func (d *Daemon) publishToken(t *state.Token) {
 	op := tokens.Operation(t, d.issuerName(t), true)
-	d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now(), Project: "default"}, op)
+	d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now(), Location: op.Location, Project: "default"}, op)
 }
 
-// publishOperation tells that an operation of this server changed. It belongs to no
-// project, so that every listener hears of it.
+// publishOperation tells that an operation of this server changed, here and on the other
+// members. It belongs to no project, so that every listener hears of it.
 func (d *Daemon) publishOperation(op api.Operation) {
-	d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now()}, op)
+	d.rest.Relay(d.publish(api.Event{Type: api.EventOperation, Timestamp: d.cfg.Now(), Location: d.location()}, op))
 }
 
-func (d *Daemon) publish(e api.Event, metadata any) {
+func (d *Daemon) publish(e api.Event, metadata any) api.Event {
 	data, err := json.Marshal(metadata)
 	if err != nil {
 		d.log.Error("encode an event", "err", err)
-		return
+		return e
 	}
-	e.Metadata, e.Location = data, d.location()
+	e.Metadata = data
 	d.events.Publish(e)
+	return e
 }

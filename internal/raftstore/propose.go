@@ -43,6 +43,7 @@ func (s *Store) Propose(ctx context.Context, cmd state.Command) (state.Result, e
 	if len(cmd.Body) > maxCommand {
 		return state.Result{}, api.Errorf(api.TooLarge, "a change of %d bytes is too large, the limit is %d", len(cmd.Body), maxCommand)
 	}
+	cmd.Origin = s.cfg.ID
 	start := time.Now()
 	var maybe bool
 	var last string

@@ -314,7 +314,7 @@ func (tx *transaction) emit(action, source string, token *Token) {
 
 // add adds an event of the command.
 func (tx *transaction) add(e Event) {
-	e.Time, e.Requestor = tx.now, tx.cmd.Requestor
+	e.Time, e.Requestor, e.Origin = tx.now, tx.cmd.Requestor, tx.cmd.Origin
 	tx.events = append(tx.events, e)
 }
 

@@ -20,7 +20,9 @@ type Command struct {
 	Time time.Time `json:"time"`
 	// Requestor is who asked; nil for what the cluster does by itself.
 	Requestor *api.EventRequestor `json:"requestor,omitempty"`
-	Body      json.RawMessage     `json:"body"`
+	// Origin is the ID of the member that proposed it, for who reads its events.
+	Origin string          `json:"origin,omitempty"`
+	Body   json.RawMessage `json:"body"`
 }
 
 // A Result is what Apply answers to one command: a value, or a refusal which is the
@@ -41,6 +43,8 @@ type Event struct {
 	Project   string
 	Context   map[string]any
 	Requestor *api.EventRequestor
+	// Origin is the ID of the member where it happened; empty for entries without one.
+	Origin string
 	// Token is set when the state of a token's operation changed. Action may then be empty.
 	Token *Token
 }
