@@ -20,6 +20,9 @@ func memberURL(m api.ClusterMember) string { return resource("cluster/members", 
 // data too.
 func (s *Server) membersGet(c *call) (reply, error) {
 	view, err := clustered(s.cfg.Store.ReadOrStale(c.Context()))
+	if errors.Is(err, api.NotClustered) {
+		err = api.Errorf(api.NotClustered, "Server is not clustered") // upstream's words for this one call
+	}
 	if err != nil {
 		return reply{}, err
 	}

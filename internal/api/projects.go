@@ -1,10 +1,12 @@
 package api
 
 import (
+	"context"
 	"strings"
 
 	"incusd/api"
 	"incusd/internal/entities"
+	"incusd/internal/operations"
 	"incusd/internal/raftstore"
 )
 
@@ -81,7 +83,13 @@ func (s *Server) projectPost(c *call) (reply, error) {
 	if err := s.cfg.Entities.RenameProject(c.Context(), c.name("name"), post.Name, c.caller.requestor()); err != nil {
 		return reply{}, err
 	}
-	return created(resource("projects", post.Name)), nil
+	// Upstream's client waits for an operation here. There is nothing left to do in it, so
+	// that a refusal is told at once.
+	op, err := s.cfg.Operations.Run("Renaming project", nil, false, func(context.Context, *operations.Op) error { return nil })
+	if err != nil {
+		return reply{}, err
+	}
+	return accepted(op.API()), nil
 }
 
 // projectDelete removes an empty project: DELETE /1.0/projects/NAME.

@@ -123,6 +123,18 @@ func TestTraceOfBootstrapByDialogue(t *testing.T) {
 	}
 }
 
+// Upstream's client waits for the operation of the answer, and knows no other answer.
+func TestTraceOfProjectRename(t *testing.T) {
+	b := newCluster(t, "node1")
+	b.ask("POST", "/1.0/projects", `{"name":"web"}`, 201)
+	op := metadata[api.Operation](t, b.do(request{method: "POST", path: "/1.0/projects/web", body: `{"name":"shop"}`}), 202)
+	if ended := get[api.Operation](b, "/1.0/operations/"+op.ID+"/wait?timeout=-1"); ended.Status != "Success" || ended.Description != "Renaming project" {
+		t.Errorf("got %+v", ended)
+	}
+	b.ask("GET", "/1.0/projects/shop", nil, 200)
+	b.ask("POST", "/1.0/projects/default", `{"name":"x"}`, 403)
+}
+
 func TestTraceOfRoleAdd(t *testing.T) {
 	b := newCluster(t, "node1", "node2")
 	w := b.do(request{method: "GET", path: "/1.0/cluster/members/node1"})
