@@ -101,18 +101,20 @@ type Daemon struct {
 	network    *networkCertificate
 	operations *operations.Registry
 	events     *events.Hub
-	tokens     *tokens.Service
-	joiner     *membership.Joiner
-	admission  *membership.Admissions
-	settings   *settings
-	machine    *entities.Machine
-	entities   *entities.Service
-	applier    *entities.Applier
-	building   builder
-	rest       *restapi.Server
-	https      *listeners
-	unix       *http.Server
-	peers      peerTransports
+	// whereabouts is what location says, for the log, which takes no locks for it.
+	whereabouts atomic.Value
+	tokens      *tokens.Service
+	joiner      *membership.Joiner
+	admission   *membership.Admissions
+	settings    *settings
+	machine     *entities.Machine
+	entities    *entities.Service
+	applier     *entities.Applier
+	building    builder
+	rest        *restapi.Server
+	https       *listeners
+	unix        *http.Server
+	peers       peerTransports
 
 	begun    time.Time     // monotonic
 	opened   chan struct{} // closed when start has returned: nothing is opened after that
@@ -161,7 +163,6 @@ func (d *Daemon) run() error {
 func newDaemon(cfg Config) *Daemon {
 	d := &Daemon{
 		cfg:          cfg,
-		log:          cfg.Logger,
 		current:      &current{},
 		endpoint:     &raftstore.Endpoint{},
 		events:       events.New(),
@@ -175,6 +176,7 @@ func newDaemon(cfg Config) *Daemon {
 		startingOver: make(turn, 1),
 		fenced:       make(chan struct{}, 1),
 	}
+	d.log = slog.New(&logEvents{Handler: cfg.Logger.Handler(), daemon: d})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.failed, d.fail = context.WithCancelCause(context.Background())
 	d.operations = operations.New(d.location, d.publishOperation, cfg.Now)

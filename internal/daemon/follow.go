@@ -31,6 +31,7 @@ func (d *Daemon) follow() {
 }
 
 func (d *Daemon) keep(view *raftstore.View) {
+	d.whereabouts.Store(d.location())
 	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {
 		d.log.Error("write the cluster certificate's files", "err", err)
 	}

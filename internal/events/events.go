@@ -72,6 +72,18 @@ func (h *Hub) Publish(e api.Event) {
 	}
 }
 
+// Wanted tells whether anybody listens to events of a type, which are worth making then.
+func (h *Hub) Wanted(kind string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.subscriptions {
+		if len(s.types) == 0 || slices.Contains(s.types, kind) {
+			return true
+		}
+	}
+	return false
+}
+
 // drop ends s; h.mu is held.
 func (h *Hub) drop(s *Subscription) {
 	if _, ok := h.subscriptions[s]; ok {
