@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -24,7 +25,15 @@ type Events struct{ conn *websocket.Conn }
 // client's project. When it returns, the subscription is in force: nothing that
 // happens later is missed. It fails with the server's refusal.
 func (c *Client) Events(ctx context.Context, types ...string) (*Events, error) {
-	query := url.Values{}
+	return c.events(ctx, url.Values{}, types)
+}
+
+// AllEvents is Events of all projects.
+func (c *Client) AllEvents(ctx context.Context, types ...string) (*Events, error) {
+	return c.allProjects(true).events(ctx, everywhere(true), types)
+}
+
+func (c *Client) events(ctx context.Context, query url.Values, types []string) (*Events, error) {
 	if len(types) > 0 {
 		query.Set("type", strings.Join(types, ","))
 	}
@@ -42,6 +51,10 @@ func (c *Client) Events(ctx context.Context, types ...string) (*Events, error) {
 	})
 	if err != nil {
 		if resp != nil {
+			data, _ := io.ReadAll(io.LimitReader(resp.Body, maxEvent))
+			if _, refused := parseReply(resp, resp.Request, data); refused != nil {
+				return nil, refused
+			}
 			return nil, api.Errorf(reasonOf(resp.StatusCode), "subscribe to events: %s", resp.Status).WithCode(resp.StatusCode)
 		}
 		return nil, c.noAnswer(dialCtx, false, err)

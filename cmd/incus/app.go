@@ -199,7 +199,7 @@ func run(ctx context.Context, w *world, args []string) int {
 func (a *app) rootCommand() *cobra.Command {
 	root := parent("incus", "Form and manage a cluster of servers",
 		a.adminCommand(), a.clusterCommand(), a.configCommand(), a.infoCommand(),
-		a.listCommand(), a.networkCommand(), a.operationCommand(), a.profileCommand(), a.projectCommand(), a.queryCommand(),
+		a.listCommand(), a.monitorCommand(), a.networkCommand(), a.operationCommand(), a.profileCommand(), a.projectCommand(), a.queryCommand(),
 		a.remoteCommand(), a.storageCommand(), a.versionCommand(), a.warningCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.configure() }

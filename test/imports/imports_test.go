@@ -84,7 +84,7 @@ var allowed = map[string][]string{
 // libraries says which packages may import each library, tests aside. What is not here
 // may be imported by nobody.
 var libraries = map[string][]string{
-	"github.com/coder/websocket":       {"internal/api", "client", "client/clienttest"},
+	"github.com/coder/websocket":       {"internal/api", "client", "client/clienttest", "internal/clustertest"},
 	"github.com/coreos/go-systemd/v22": {"cmd/incusd"},
 	"github.com/golang-jwt/jwt/v5":     {"internal/trust"},
 	"github.com/google/uuid":           {"internal/daemon", "internal/entities", "internal/membership", "internal/operations", "internal/raftstore", "internal/recovery", "internal/tokens"},
