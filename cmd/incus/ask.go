@@ -64,7 +64,8 @@ func (p *prompter) read(ctx context.Context, question string, get func() (string
 		case errors.Is(a.err, io.EOF) && a.text != "": // a last line without its end
 			return a.text, nil
 		case errors.Is(a.err, io.EOF):
-			return "", fmt.Errorf("the input ended before the answer to %q", strings.TrimSpace(question))
+			lines := strings.Split(strings.TrimSpace(question), "\n")
+			return "", fmt.Errorf("the input ended before the answer to %q", lines[len(lines)-1])
 		}
 		return a.text, a.err
 	case <-ctx.Done():

@@ -150,7 +150,14 @@ func (a *app) adminClusterDisableCommand() *cobra.Command {
 			if !cluster.Enabled {
 				return refuse(api.NotClustered, "Server isn't part of a cluster")
 			}
+			members, err := c.Members(ctx, "")
+			if err != nil {
+				return err
+			}
 			question := fmt.Sprintf("Are you sure you want to turn clustering off on %s? (yes/no): ", cluster.ServerName)
+			if len(members) > 1 {
+				question = fmt.Sprintf("%s is not the only member: it leaves the cluster and becomes an empty standalone server.\n", cluster.ServerName) + question
+			}
 			if err := a.unlessYes(ctx, yes, question); err != nil {
 				return err
 			}

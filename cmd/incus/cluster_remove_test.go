@@ -93,3 +93,16 @@ func TestAdminClusterAsksBeforeItTakesAnythingAway(t *testing.T) {
 		}
 	}
 }
+
+func TestAdminClusterDisableSaysThatOneMemberOfManyLosesAll(t *testing.T) {
+	s := clustered(t)
+	s.Reply("PUT /1.0/cluster", map[string]any{})
+	const question = "Are you sure you want to turn clustering off on node1? (yes/no): "
+	if got := s.mustRun(t, "yes\n", "admin", "cluster", "disable"); got != "node1 is not the only member: it leaves the cluster and becomes an empty standalone server.\n"+question+"Clustering disabled\n" {
+		t.Errorf("prints %q", got)
+	}
+	s.Reply("GET /1.0/cluster/members", []api.ClusterMember{{ServerName: "node1"}})
+	if got := s.mustRun(t, "yes\n", "admin", "cluster", "disable"); got != question+"Clustering disabled\n" {
+		t.Errorf("prints %q", got)
+	}
+}

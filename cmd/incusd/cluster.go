@@ -147,7 +147,7 @@ func recoverCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Don't require user confirmation")
-	cmd.Flags().BoolVar(&force, "force", false, "Go on although another member holds a fresher copy")
+	cmd.Flags().BoolVar(&force, "force", false, "Go on although another member holds a fresher copy, or the cluster has removed this server")
 	return cmd
 }
 
@@ -229,7 +229,7 @@ func removeRaftNodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove-raft-node <address>",
 		Short: "Remove a Raft node that is no member of the cluster any more",
-		Args:  cobra.ExactArgs(1),
+		Args:  argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !quiet {
 				const question = "You should run this command only if you ended up in an\n" +

@@ -312,7 +312,7 @@ func (d *Daemon) becomeReady() {
 	ctx, cancel := context.WithTimeout(d.ctx, 10*time.Second)
 	defer cancel()
 	if _, err := d.current.Read(ctx); err != nil {
-		d.log.Warn("started without a quorum", "err", err)
+		d.log.Warn("started, and takes no part in its cluster yet", "err", err)
 	}
 	close(d.ready)
 }

@@ -139,5 +139,9 @@ func staleSince(stale *raftstore.Stale) string {
 	if stale.Since.IsZero() {
 		return stale.Reason.Error()
 	}
-	return fmt.Sprintf("%s since %s", stale.Reason.Error(), stale.Since.Format(timeFormat))
+	word := "since"
+	if stale.Reason == api.MemberRemoved {
+		word = "at"
+	}
+	return fmt.Sprintf("%s %s %s", stale.Reason.Error(), word, stale.Since.Format(timeFormat))
 }

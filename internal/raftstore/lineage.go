@@ -143,3 +143,10 @@ func RefusedByNewer(err error, own Lineage) bool {
 	var refused *refusedError
 	return errors.As(err, &refused) && own.of(refused.Lineage) == kinNewer
 }
+
+// RefusedAsRemoved tells whether err is the refusal of a member, whose key was proved and whose
+// lineage counts for own, that knows this server to be removed.
+func RefusedAsRemoved(err error, own Lineage) bool {
+	var refused *refusedError
+	return errors.As(err, &refused) && refused.Removed != nil && own.heeds(refused.Lineage)
+}

@@ -50,6 +50,10 @@ func TestJudge(t *testing.T) {
 		{"a later term counts more than a longer log", []Survivor{member("a", self), member("b", dead), member("c", dead), member("d", standby(5, 3))}, "", `Member "d"`},
 		{"an earlier term does not", []Survivor{member("a", self), member("b", dead), member("c", dead), member("d", standby(3, 99))}, "", ""},
 		{"an equal copy does not", []Survivor{member("b", standby(4, 20)), member("a", self), member("c", dead), member("d", dead)}, "", ""},
+		{"removed, by its own note", []Survivor{member("a", func(f *Survivor) { self(f); f.Removed = true }), member("b", dead), member("c", dead)},
+			"", `removed this server, and gone on`},
+		{"removed, by the word of a member", []Survivor{member("a", self), member("b", dead), member("c", func(f *Survivor) { dead(f); f.Removed = true })},
+			`removed this server, as member "c" says`, ""},
 		{"recovered already", []Survivor{member("a", self), member("b", func(f *Survivor) { f.Newer, f.Voter, f.Problem = true, true, "why" }), member("c", dead)},
 			"", `recovered already, and member "b" is of it: why`},
 	}

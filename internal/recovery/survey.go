@@ -37,6 +37,8 @@ type Survivor struct {
 	Leader  string
 	// Newer is set if it is of a later incarnation: the cluster has been recovered already.
 	Newer bool
+	// Removed is set if the cluster has removed this server: Self has noted it, another one says so.
+	Removed bool
 	// Problem is why it was not reached.
 	Problem string
 
@@ -115,6 +117,7 @@ func (f *Survivor) isSelf(s *Server) {
 	f.Last = Position{s.copy.LastTerm, s.copy.Extent.Last}
 	f.Applied = max(s.local.CommitHint(s.replica.ID), s.copy.Extent.Compacted)
 	f.servers = s.copy.Servers
+	_, f.Removed = s.local.Removal()
 }
 
 func (f *Survivor) ask(ctx context.Context, link raftstore.Link, m *state.Member) {
@@ -122,6 +125,8 @@ func (f *Survivor) ask(ctx context.Context, link raftstore.Link, m *state.Member
 	switch {
 	case raftstore.RefusedByNewer(err, link.Lineage):
 		f.Newer, f.Problem = true, api.AsError(err).Message
+	case raftstore.RefusedAsRemoved(err, link.Lineage):
+		f.Removed, f.Problem = true, api.AsError(err).Message
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Problem = "no answer"
 	case err != nil:
@@ -158,6 +163,10 @@ func Judge(found []Survivor) (refusal, warning *api.Error) {
 			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
 				WithHint("start this server's daemon; a member that is dead is removed with: incus cluster remove NAME --force"), nil
 		}
+		if f.Removed && !f.Self {
+			return api.Errorf(api.MemberRemoved, "The cluster has removed this server, as member %q says, and gone on without it", f.Name).
+				WithHint("make it a clean one instead: incus admin cluster reset, with its daemon running; what may have to be recovered is the copy of %s", f.Name), nil
+		}
 		if f.Voter {
 			voters++
 			votes = votes || f.Self
@@ -175,6 +184,10 @@ func Judge(found []Survivor) (refusal, warning *api.Error) {
 			WithHint("start this server's daemon, and they elect a leader; nothing has to be recovered"), nil
 	}
 	for _, f := range found {
+		if f.Self && f.Removed {
+			return nil, api.Errorf(api.MemberRemoved, "The cluster has removed this server, and gone on without it").
+				WithHint("make it a clean one instead: incus admin cluster reset, with its daemon running; or, if nothing is left of the cluster, go on with --force")
+		}
 		if f.Newer {
 			return nil, api.Errorf(api.Conflict, "The cluster has been recovered already, and member %q is of it: %s", f.Name, f.Problem).
 				WithHint("make this server a clean one instead: incus admin cluster reset, with its daemon running; or go on with --force")
