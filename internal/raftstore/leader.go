@@ -64,7 +64,7 @@ func (s *Store) givenUp(start time.Time) bool {
 	if !lost || time.Since(since) <= s.cfg.Timing.GiveUp {
 		return false
 	}
-	q, asked := s.lostQuorum(s.fsm.state.View())
+	q, asked := s.lostQuorum()
 	return asked && q.lost() || time.Since(start) > s.cfg.Timing.StaleAfter
 }
 

@@ -95,7 +95,7 @@ func (s *Store) staleView(since time.Time) *View {
 	stale := &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since, Silent: s.roll.get()}
 	if out := s.shutOut.Load(); out != nil {
 		stale.Reason, stale.Silent = out.Reason, nil
-	} else if q, ok := s.lostQuorum(v); ok {
+	} else if q, ok := s.lostQuorum(); ok {
 		stale.Quorum = &q
 	}
 	return &View{View: v, Stale: stale}
@@ -108,7 +108,7 @@ func (s *Store) noQuorum(why string) error {
 		return err
 	}
 	view := s.fsm.state.View()
-	if q, ok := s.lostQuorum(view); ok {
+	if q, ok := s.lostQuorum(); ok {
 		why = q.describe(view)
 	}
 	return api.Errorf(api.NoQuorum, "No quorum: %s", why)

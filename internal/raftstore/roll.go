@@ -94,14 +94,15 @@ type Quorum struct {
 // lost tells whether too few voters answer to elect a leader.
 func (q Quorum) lost() bool { return len(q.Voters)-len(q.Missing) <= len(q.Voters)/2 }
 
-// lostQuorum is what the last roll call says of the voters; false if there was none.
-func (s *Store) lostQuorum(view *state.View) (Quorum, bool) {
+// lostQuorum is what the last roll call says of the voters; false if there was none. The voters are
+// those of the latest configuration in the log, committed or not, since Raft counts by that one.
+func (s *Store) lostQuorum() (Quorum, bool) {
 	silent := s.roll.get()
 	if silent == nil {
 		return Quorum{}, false
 	}
 	var q Quorum
-	for _, srv := range view.Servers() {
+	for _, srv := range s.servers() {
 		if !srv.Voter {
 			continue
 		}

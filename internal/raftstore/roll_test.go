@@ -1,11 +1,14 @@
 package raftstore_test
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"incusd/api"
+	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
 
@@ -51,5 +54,37 @@ func (c *cluster) until(what string, is func() bool) {
 			c.t.Fatalf("%s: not in time", what)
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+func TestQuorumIsCountedByAConfigurationThatIsNotCommittedYet(t *testing.T) {
+	c := newCluster(t, 3)
+	leader := c.leader()
+	var alive, dead *node
+	for _, n := range c.nodes {
+		if n != leader {
+			alive, dead = dead, n
+		}
+	}
+	dead.kill()
+	ctx, cancel := context.WithCancel(c.ctx())
+	defer cancel()
+	demoted := make(chan error, 1)
+	go func() { demoted <- leader.store.Demote(ctx, alive.id) }() // what is left are the leader and the dead one
+	var quorum *raftstore.Quorum
+	c.until("the quorum is lost", func() bool {
+		v, err := leader.store.ReadOrStale(c.ctx())
+		must(t, err)
+		if v.Stale != nil {
+			quorum = v.Stale.Quorum
+		}
+		return quorum != nil
+	})
+	if len(quorum.Voters) != 2 || !slices.Equal(quorum.Missing, []string{dead.id}) {
+		t.Errorf("missing %v of %v", quorum.Missing, quorum.Voters)
+	}
+	cancel()
+	if err := <-demoted; err == nil {
+		t.Error("a vote was taken without a majority")
 	}
 }
