@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,7 @@ func setAddressCommand() *cobra.Command {
 		Short: "Move this member to another address",
 		Long: "Move this member to another address, while the cluster runs.\n\n" +
 			"While the daemon is stopped, the address is noted, and told to the cluster at its next start.",
-		Args: cobra.ExactArgs(1),
+		Args: argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			said := "This member moved to %s\n"
 			move := func() error { return socket().SetAddress(cmd.Context(), args[0], force) }
@@ -45,7 +46,7 @@ func transferLeaderCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "transfer-leader [<member>]",
 		Short: "Let another member lead",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  argCount(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) > 0 {
@@ -89,3 +90,52 @@ func resetCommand() *cobra.Command {
 
 // socket is the running daemon of this server; its calls fail with api.Unavailable if there is none.
 func socket() *client.Client { return client.Unix(daemon.DefaultPaths().Socket, client.Options{}) }
+
+// The commands that scripts of Incus know as those of the daemon's program; incus admin has them, too.
+
+func waitreadyCommand() *cobra.Command {
+	var seconds int
+	cmd := &cobra.Command{
+		Use: "waitready", Short: "Wait until the daemon answers requests", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return explain(socket().WaitReady(cmd.Context(), patience(seconds)))
+		},
+	}
+	timeoutFlag(cmd, &seconds)
+	return cmd
+}
+
+func shutdownCommand() *cobra.Command {
+	var seconds int
+	var force bool
+	cmd := &cobra.Command{
+		Use: "shutdown", Short: "Stop the daemon", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return explain(socket().ShutdownWithin(cmd.Context(), patience(seconds), force))
+		},
+	}
+	timeoutFlag(cmd, &seconds)
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not wait for running operations")
+	return cmd
+}
+
+func timeoutFlag(cmd *cobra.Command, seconds *int) {
+	cmd.Flags().IntVarP(seconds, "timeout", "t", 0, "Give up after `SECONDS`; 0 means 600")
+}
+
+func patience(seconds int) time.Duration {
+	if seconds <= 0 {
+		seconds = 600
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// argCount says, where the number of arguments is wrong, what the command takes.
+func argCount(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= low && len(args) <= high {
+			return nil
+		}
+		return fmt.Errorf("Invalid number of arguments\nHint: usage: %s", cmd.UseLine())
+	}
+}

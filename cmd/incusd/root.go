@@ -59,7 +59,7 @@ func rootCommand() *cobra.Command {
 		&cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintln(cmd.OutOrStdout(), api.Version)
 		}},
-		clusterCommand(), adminCommand(),
+		waitreadyCommand(), shutdownCommand(), clusterCommand(), adminCommand(),
 	)
 	return root
 }

@@ -159,7 +159,8 @@ func checkJoin(settings map[string]string, req *api.ClusterPut) error {
 		return api.Errorf(api.AddressInvalid, "Invalid server address %q: %v", req.ServerAddress, err)
 	}
 	if listen := config.Get(settings, "cluster.https_address"); listen != "" && !config.Covers(listen, address) {
-		return api.Errorf(api.AddressInvalid, "Server address %q is not covered by %q from %q", req.ServerAddress, listen, "cluster.https_address")
+		return api.Errorf(api.AddressInvalid, "Server address %q is not covered by %q from %q", req.ServerAddress, listen, "cluster.https_address").
+			WithHint("join with an address that it covers, or change it first: incus config set cluster.https_address=%s", address)
 	}
 	return nil
 }

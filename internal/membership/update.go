@@ -52,9 +52,11 @@ func (s *Admissions) UpdateMember(ctx context.Context, id string, put api.Cluste
 func storedRoles(roles []string, voter bool) ([]string, error) {
 	switch listed := slices.Contains(roles, api.RoleDatabase); {
 	case voter && !listed:
-		return nil, api.Errorf(api.BadRequest, "The %q role cannot be dropped at this time", api.RoleDatabase)
+		return nil, api.Errorf(api.BadRequest, "The %q role cannot be dropped at this time", api.RoleDatabase).
+			WithHint("the member votes, and the cluster sees to that: leave the role as incus cluster show has it")
 	case !voter && listed:
-		return nil, api.Errorf(api.BadRequest, "The %q role cannot be added at this time", api.RoleDatabase)
+		return nil, api.Errorf(api.BadRequest, "The %q role cannot be added at this time", api.RoleDatabase).
+			WithHint("the member has no vote, and the cluster sees to that: leave the role as incus cluster show has it; incus cluster role explain says why")
 	}
 	return slices.DeleteFunc(slices.Clone(roles), func(r string) bool {
 		return r == api.RoleDatabase || r == api.RoleDatabaseLeader || r == api.RoleDatabaseStandby

@@ -106,17 +106,20 @@ func applyMemberUpdate(tx *transaction, b *MemberUpdate) (any, error) {
 func checkMemberUpdate(tx *transaction, b *MemberUpdate) error {
 	for _, r := range b.Roles {
 		if !slices.Contains(memberRoles, r) {
-			return badRequest("Update roles: Invalid cluster role %q", r)
+			return api.Errorf(api.BadRequest, "Update roles: Invalid cluster role %q", r).
+				WithHint("roles that can be given are %s", strings.Join(memberRoles, ", "))
 		}
 	}
 	if slices.Contains(b.Roles, api.RoleDatabaseClient) && tx.othersAreClients(b.ID) {
 		return badRequest("Assigning the 'database-client' role to all nodes is not allowed")
 	}
 	if b.FailureDomain == "" {
-		return badRequest("Update failure domain: Failure domain name can't be empty")
+		return api.Errorf(api.BadRequest, "Update failure domain: Failure domain name can't be empty").
+			WithHint("the failure domain \"default\" means none")
 	}
 	if len(b.Groups) == 0 {
-		return badRequest("Cluster members need to belong to at least one group")
+		return api.Errorf(api.BadRequest, "Cluster members need to belong to at least one group").
+			WithHint("put the member into another group first: incus cluster group add MEMBER GROUP")
 	}
 	for _, g := range b.Groups {
 		if _, ok := groupOf(tx.Txn, g); !ok {

@@ -1,0 +1,54 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"incusd/api"
+)
+
+// readyInterval is the time between two questions whether the daemon is ready.
+const readyInterval = 500 * time.Millisecond
+
+// WaitReady asks again and again until the daemon is ready. It fails with api.Timeout when limit
+// has passed.
+func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(readyInterval)
+	defer tick.Stop()
+	last := errors.New("no answer")
+	for {
+		err := c.Ready(limited)
+		if err == nil {
+			return nil
+		}
+		if limited.Err() == nil {
+			last = err
+		}
+		select {
+		case <-tick.C:
+		case <-limited.Done():
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case limited.Err() != nil:
+			return api.Errorf(api.Timeout, "Daemon still not running after %ds timeout (%v)", int(limit.Seconds()), last).
+				WithHint("look into the daemon's log for what it is waiting for")
+		}
+	}
+}
+
+// ShutdownWithin is Shutdown, and fails with api.Timeout when limit has passed.
+func (c *Client) ShutdownWithin(ctx context.Context, limit time.Duration, force bool) error {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := c.Shutdown(limited, force)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return api.Errorf(api.Timeout, "Daemon still running after %ds timeout", int(limit.Seconds())).
+			WithHint("it may be waiting for operations: incus operation list; --force does not wait for them")
+	}
+	return err
+}
