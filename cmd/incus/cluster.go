@@ -189,23 +189,23 @@ func propertyFlag(cmd *cobra.Command, property *bool) {
 		"The key is a property (description, failure_domain, groups or roles), not a configuration key")
 }
 
-// property returns one of a member's properties in a form that setProperty takes.
-func property(m *api.ClusterMemberPut, key string) (string, error) {
+// property prints one of a member's properties, lists as upstream does.
+func property(m *api.ClusterMemberPut, name, key string) (string, error) {
 	switch key {
 	case "description":
 		return m.Description, nil
 	case "failure_domain":
 		return m.FailureDomain, nil
 	case "groups":
-		return strings.Join(m.Groups, ","), nil
+		return fmt.Sprint(m.Groups), nil
 	case "roles":
-		return strings.Join(m.Roles, ","), nil
+		return fmt.Sprint(m.Roles), nil
 	}
-	return "", noProperty(key)
+	return "", noProperty(name, key)
 }
 
 // setProperty changes one of a member's properties; lists are separated by commas.
-func setProperty(m *api.ClusterMemberPut, key, value string) error {
+func setProperty(m *api.ClusterMemberPut, name, key, value string) error {
 	list := strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 	switch key {
 	case "description":
@@ -217,13 +217,13 @@ func setProperty(m *api.ClusterMemberPut, key, value string) error {
 	case "roles":
 		m.Roles = list
 	default:
-		return noProperty(key)
+		return noProperty(name, key)
 	}
 	return nil
 }
 
-func noProperty(key string) error {
-	return api.Errorf(api.BadRequest, "A cluster member has no property %q", key).
+func noProperty(name, key string) error {
+	return api.Errorf(api.BadRequest, "The property %q does not exist on the cluster member %q", key, name).
 		WithHint("properties are description, failure_domain, groups and roles")
 }
 
@@ -246,7 +246,7 @@ func (a *app) clusterGetCommand() *cobra.Command {
 			value, found := member.Config[args[1]]
 			switch {
 			case isProperty:
-				if value, err = property(&member.ClusterMemberPut, args[1]); err != nil {
+				if value, err = property(&member.ClusterMemberPut, name, args[1]); err != nil {
 					return err
 				}
 			case !found:
@@ -316,7 +316,7 @@ func (a *app) setMember(ctx context.Context, arg string, values map[string]strin
 		for key, value := range values {
 			switch {
 			case isProperty:
-				if err := setProperty(&member.ClusterMemberPut, key, value); err != nil {
+				if err := setProperty(&member.ClusterMemberPut, name, key, value); err != nil {
 					return err
 				}
 			case value == "":

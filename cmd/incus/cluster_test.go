@@ -56,10 +56,10 @@ func TestClusterGetPrintsKeysAndProperties(t *testing.T) {
 	if got := s.mustRun(t, "", "cluster", "get", "node1", "user.x"); got != golden(t, "cluster-get.user.out") {
 		t.Errorf("got %q", got)
 	}
-	if got := s.mustRun(t, "", "cluster", "get", "node1", "roles", "-p"); got != "database-leader,database\n" {
+	if got := s.mustRun(t, "", "cluster", "get", "node1", "roles", "-p"); got != "[database-leader database]\n" {
 		t.Errorf("got %q", got)
 	}
-	s.mustFail(t, "Error: A cluster member has no property \"color\"\nHint: properties are description, failure_domain, groups and roles\n",
+	s.mustFail(t, "Error: The property \"color\" does not exist on the cluster member \"node1\"\nHint: properties are description, failure_domain, groups and roles\n",
 		"", "cluster", "get", "node1", "color", "-p")
 }
 

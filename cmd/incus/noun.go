@@ -134,9 +134,9 @@ func (n *noun[O, P]) showCommand() *cobra.Command {
 }
 
 // property returns the writable property that key names. There is one.
-func (n *noun[O, P]) property(part *P, key string) (*string, error) {
+func (n *noun[O, P]) property(part *P, name, key string) (*string, error) {
 	if key != "description" {
-		return nil, api.Errorf(api.BadRequest, "A %s has no property %q", n.words, key).WithHint("the property that can be changed is description")
+		return nil, api.Errorf(api.BadRequest, "The property %q does not exist on the %s %q", key, n.words, name).WithHint("the property that can be changed is description")
 	}
 	return n.description(part), nil
 }
@@ -153,7 +153,7 @@ func (n *noun[O, P]) getCommand() *cobra.Command {
 			value, isSet := (*n.config(part))[args[0]]
 			switch {
 			case isProperty:
-				found, err := n.property(part, args[0])
+				found, err := n.property(part, name, args[0])
 				if err != nil {
 					return err
 				}
@@ -245,7 +245,7 @@ func (n *noun[O, P]) changeOnce(ctx context.Context, c *client.Client, name stri
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		switch value := values[key]; {
 		case isProperty:
-			found, err := n.property(part, key)
+			found, err := n.property(part, name, key)
 			if err != nil {
 				return err
 			}

@@ -353,7 +353,7 @@ func TestWrongArgumentsAreRefusedBeforeTheServerIsAsked(t *testing.T) {
 
 func TestPropertiesAreThoseThatCanBeChanged(t *testing.T) {
 	s := poolAnswers(t)
-	want := "Error: A storage pool has no property \"driver\"\nHint: the property that can be changed is description\n"
+	want := "Error: The property \"driver\" does not exist on the storage pool \"local\"\nHint: the property that can be changed is description\n"
 	s.mustFail(t, want, "", "storage", "get", "-p", "local", "driver")
 	s.mustFail(t, want, "", "storage", "set", "-p", "local", "driver=zfs")
 	s.unchanged(t)

@@ -117,6 +117,9 @@ func (d *Daemon) origin(e state.Event) string {
 		if m, ok := v.Member(e.Origin); ok {
 			return m.Name
 		}
+		if r, ok := v.Removed(e.Origin); ok { // it asked for its own removal
+			return r.Name
+		}
 	}
 	return d.location()
 }

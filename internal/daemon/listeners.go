@@ -213,6 +213,10 @@ func (l *listeners) openOne(address string, want []string) (ln net.Listener, gon
 	if len(gone) > 0 {
 		ln, err = l.listen(networkOf(address), address)
 	}
+	var unknown *net.DNSError
+	if errors.As(err, &unknown) {
+		return nil, gone, api.Errorf(api.AddressInvalid, "Couldn't resolve %q: %v", unknown.Name, unknown.Err)
+	}
 	if err != nil {
 		return nil, gone, api.Errorf(api.AddressInUse, "Cannot listen on %s: %v", address, err)
 	}

@@ -109,6 +109,16 @@ func TestFailedChangeOfListenersKeepsTheOldOnes(t *testing.T) {
 	}
 }
 
+func TestNameThatNobodyKnowsIsNoAddressInUse(t *testing.T) {
+	m, l := newMachine(t, "10.0.0.1:9999")
+	l.listen = func(string, string) (net.Listener, error) {
+		return nil, &net.OpError{Op: "listen", Err: &net.DNSError{Name: "nowhere.invalid", Err: "no such host"}}
+	}
+	if err := l.set("nowhere.invalid:8443"); !errors.Is(err, api.AddressInvalid) || err.Error() != `Couldn't resolve "nowhere.invalid": no such host` {
+		t.Errorf("got %v; listening on %v", err, m.addresses())
+	}
+}
+
 func TestNothingIsOpenedAfterClose(t *testing.T) {
 	m, l := newMachine(t, "10.0.0.1:9999")
 	l.close(t.Context())
