@@ -25,7 +25,7 @@ func Extensions() []string {
 		"event_lifecycle_name_and_project", "https_allowed_credentials", "core_https_allowed_websocket_origin",
 		"init_preseed", "init_preseed_storage_volumes", "init_preseed_profile_project", "init_preseed_cluster_groups",
 		"resources", "network_state", "network_leases",
-		"custom_block_volumes", "storage_api_volume_rename", "project_usage", "network_type_macvlan",
+		"custom_block_volumes", "storage_api_volume_rename", "storage_volumes_all_projects", "project_usage", "network_type_macvlan",
 		"network_type_sriov", "network_type_physical", "warnings",
 	}
 }

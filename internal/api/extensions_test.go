@@ -37,6 +37,7 @@ var guarded = map[string][]string{
 	"network_leases":                    {"GET /1.0/networks/{}/leases"},
 	"networks_all_projects":             {"GET /1.0/networks"},
 	"profiles_all_projects":             {"GET /1.0/profiles"},
+	"storage_volumes_all_projects":      {"GET /1.0/storage-pools/{}/volumes"},
 	"warnings":                          {"GET /1.0/warnings", "GET /1.0/warnings/{}", "PUT /1.0/warnings/{}", "DELETE /1.0/warnings/{}"},
 	"metrics":                           {"GET /1.0/metrics"},
 	"metadata_configuration":            {"GET /1.0/metadata/configuration"},
