@@ -3,6 +3,7 @@ package clustertest_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -140,6 +141,31 @@ func TestMemberThatRestartsElsewhereAnnouncesItself(t *testing.T) {
 			requireAddress(c, mover, address)
 		})
 	}
+}
+
+// It cannot be elected, since it lacks an entry, and the other one needs its vote: the cluster
+// cannot be told where it is, but the other one can.
+func TestVoterThatRestartsElsewhereBringsTheQuorumBack(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		c.RequireConverged()
+		leader := c.Leader()
+		rest := slices.DeleteFunc(c.Servers(), func(s *clustertest.Server) bool { return s == leader })
+		mover, dead := rest[0], rest[1]
+		mover.Kill()
+		dead.Kill()
+		if err := set(leader, "user.x", "1"); err == nil {
+			t.Fatal("a write without a quorum succeeded")
+		}
+		address := mover.Host + ":9443"
+		if err := mover.SetLocal(map[string]string{"cluster.https_address": address, "core.https_address": address}); err != nil {
+			t.Fatal(err)
+		}
+		mover.MustStart()
+		requireAddress(c, mover, address)
+		dead.MustStart()
+		c.RequireConverged()
+	})
 }
 
 func TestMemberMovesWithoutALeaderThatReachesIt(t *testing.T) {

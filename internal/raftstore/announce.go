@@ -71,6 +71,9 @@ func (s *Store) ReachAt(ctx context.Context, id, address string) error {
 	if err != nil {
 		return api.Errorf(api.AddressUnreach, "%v", err)
 	}
+	if m, ok := s.fsm.state.View().Member(id); ok {
+		s.moves.found(id, m.Address, address)
+	}
 	return conn.Close()
 }
 

@@ -140,6 +140,9 @@ func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Co
 	defer cancel()
 	link := s.link()
 	st, err := link.open(ctx, peer, purpose)
+	if err != nil {
+		s.moves.missed(peer.ID, peer.Address)
+	}
 	var refused *refusedError
 	if errors.As(err, &refused) {
 		if link.Lineage.heeds(refused.Lineage) {

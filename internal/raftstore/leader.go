@@ -322,6 +322,9 @@ func (s *Store) Promote(ctx context.Context, id string) error {
 	if err := s.cfg.reach(PointPromote); err != nil {
 		return err
 	}
+	if err := s.confirmVotes(ctx, id, true); err != nil {
+		return err
+	}
 	if err := s.changeServers(ctx, "promote", s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, s.cfg.Timing.Call)); err != nil {
 		return err
 	}
@@ -337,6 +340,9 @@ func (s *Store) Demote(ctx context.Context, id string) error {
 	if err := s.cfg.reach(PointDemote); err != nil {
 		return err
 	}
+	if err := s.confirmVotes(ctx, id, false); err != nil {
+		return err
+	}
 	if err := s.changeServers(ctx, "demote", s.raft.DemoteVoter(raft.ServerID(id), 0, s.cfg.Timing.Call)); err != nil {
 		return err
 	}
@@ -348,7 +354,26 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 	if id == s.cfg.ID {
 		return errors.New("a leader cannot remove itself")
 	}
+	if err := s.confirmVotes(ctx, id, false); err != nil {
+		return err
+	}
 	return s.changeServers(ctx, "remove", s.raft.RemoveServer(raft.ServerID(id), 0, s.cfg.Timing.Call))
+}
+
+// confirmVotes blocks until a majority of those that will vote, when id does or does not, has
+// answered after it was asked. A change that has begun counts at once: without them the leader
+// could not commit it, and could not be outvoted by those that do not have it.
+func (s *Store) confirmVotes(ctx context.Context, id string, votes bool) error {
+	voters := slices.DeleteFunc(s.voters(), func(v string) bool { return v == id })
+	if votes {
+		voters = append(voters, id)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timing.Call/2)
+	defer cancel()
+	if err := s.confirmTermBy(ctx, s.raft.CurrentTerm(), voters); err != nil {
+		return fmt.Errorf("change who votes: %w", err)
+	}
+	return nil
 }
 
 // changeServers waits for a change of the configuration: Raft's own bound covers only

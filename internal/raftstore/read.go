@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -283,17 +284,23 @@ func (s *Store) leaderReadIndex(ctx context.Context) (CommitNotice, error) {
 // confirmTerm blocks until a majority of the voters, this member among them, has said
 // that it is in term.
 func (s *Store) confirmTerm(ctx context.Context, term uint64) error {
-	var others []string
-	voters := 0
+	return s.confirmTermBy(ctx, term, s.voters())
+}
+
+// voters lists the IDs of those that vote by Raft's latest configuration.
+func (s *Store) voters() (ids []string) {
 	for _, srv := range s.servers() {
 		if srv.Voter {
-			voters++
-			if srv.ID != s.cfg.ID {
-				others = append(others, srv.ID)
-			}
+			ids = append(ids, srv.ID)
 		}
 	}
-	need := voters / 2 // besides this member, which must vote itself to lead
+	return ids
+}
+
+// confirmTermBy asks the voters that are named, of which this member is one.
+func (s *Store) confirmTermBy(ctx context.Context, term uint64, voters []string) error {
+	others := slices.DeleteFunc(slices.Clone(voters), func(id string) bool { return id == s.cfg.ID })
+	need := len(voters) / 2 // besides this member, which must vote itself to lead
 	if need > 0 {
 		if err := s.askTerms(ctx, others, term, need); err != nil {
 			return err
