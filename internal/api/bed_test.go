@@ -48,6 +48,8 @@ type fakeLog struct {
 	down bool
 	// behind, if set, is what Local shows.
 	behind *raftstore.View
+	// looked, if set, is called before Local looks.
+	looked func()
 	reads  int
 }
 
@@ -58,6 +60,11 @@ func (f *fakeLog) view() *raftstore.View {
 func (f *fakeLog) Local() *raftstore.View {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if looked := f.looked; looked != nil {
+		f.mu.Unlock()
+		looked()
+		f.mu.Lock()
+	}
 	if f.behind != nil {
 		return f.behind
 	}

@@ -209,3 +209,25 @@ func TestRestrictedClientChangesNetworksButNotTheMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestRestrictedClientSeesNoConfigurationOfTheCluster(t *testing.T) {
+	b := newCluster(t, "node1", "node2")
+	b.send("PATCH", "/1.0/cluster/members/node1", `{"config":{"user.secret":"x"}}`, 200)
+	b.send("POST", "/1.0/cluster/groups", `{"name":"g","config":{"user.secret":"x"}}`, 201)
+	cert := b.trustClient(true, "default")
+	for _, path := range []string{"/1.0/cluster", "/1.0/cluster/members/node1", "/1.0/cluster/members?recursion=1", "/1.0/cluster/groups/g", "/1.0/cluster/groups?recursion=1"} {
+		w := b.do(request{method: "GET", path: path, cert: cert})
+		if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if tag := b.do(request{method: "GET", path: "/1.0/cluster/members/node1", cert: cert}).Header().Get("ETag"); tag != "" {
+		t.Error("the ETag of the configuration is shown")
+	}
+	if got := metadata[[]string](t, b.do(request{method: "GET", path: "/1.0/cluster/members?filter=config.user.secret+eq+x", cert: cert}), 200); len(got) != 0 {
+		t.Errorf("a filter finds %v", got)
+	}
+	if got := get[api.ClusterMember](b, "/1.0/cluster/members/node1"); got.Config["user.secret"] != "x" {
+		t.Errorf("an administrator sees %v", got.Config)
+	}
+}

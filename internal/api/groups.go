@@ -33,6 +33,7 @@ func (s *Server) groupsGet(c *call) (reply, error) {
 	}
 	groups := membership.Groups(view)
 	for i := range groups {
+		c.caller.hide(&groups[i].Config)
 		groups[i].UsedBy = c.visible(groups[i].UsedBy)
 	}
 	list, err := listed(c, groups, groupURL)
@@ -49,6 +50,7 @@ func (s *Server) groupGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, unlessStale(view, api.AsError(err))
 	}
+	c.caller.hide(&g.Config)
 	g.UsedBy = c.visible(g.UsedBy)
 	return ok(view, g).tag(groupTag(g)), nil
 }

@@ -26,7 +26,11 @@ func (s *Server) membersGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := listed(c, membership.Members(view, s.cfg.Now()), memberURL)
+	members := membership.Members(view, s.cfg.Now())
+	for i := range members {
+		c.caller.hide(&members[i].Config)
+	}
+	list, err := listed(c, members, memberURL)
 	return ok(view, list), err
 }
 
@@ -79,8 +83,11 @@ func (s *Server) memberGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	rep := ok(view, membership.Member(view, m, s.cfg.Now()))
-	rep.etag = memberTag(view, m)
+	shown := membership.Member(view, m, s.cfg.Now())
+	rep := ok(view, &shown)
+	if !c.caller.hide(&shown.Config) {
+		rep.etag = memberTag(view, m)
+	}
 	return rep, nil
 }
 

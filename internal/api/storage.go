@@ -48,10 +48,10 @@ func (s *Server) poolGet(c *call) (reply, error) {
 // hidePool takes what the caller may not see out of a pool, and tells whether there was anything:
 // pools are no project's, and their configuration is for who may change it (entities.md §1.1).
 func (c *caller) hidePool(p *api.StoragePool) bool {
-	if c.kind != RestrictedClient {
+	if !c.hide(&p.Config) {
 		return false
 	}
-	p.Config, p.UsedBy, p.Message = api.ConfigMap{}, c.visible(p.UsedBy), "" // which has devices and folders
+	p.UsedBy, p.Message = c.visible(p.UsedBy), "" // which has devices and folders
 	return true
 }
 
