@@ -3,12 +3,20 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"incusd/api"
 	"incusd/internal/config"
 )
+
+// metricsRoutes are those of the listener that is for metrics alone.
+func metricsRoutes() []Route {
+	return slices.DeleteFunc(Routes(), func(r Route) bool {
+		return r.Method != http.MethodGet || !slices.Contains([]string{"/", "/1.0", "/1.0/metrics"}, r.Path)
+	})
+}
 
 // metricsGet describes this member in the text format of Prometheus: GET /1.0/metrics. With
 // core.metrics_authentication=false it is open to everybody.

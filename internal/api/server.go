@@ -93,6 +93,9 @@ func (s *Server) untilClosed(ctx context.Context) (context.Context, context.Canc
 // Handler answers what comes in by listeners of one kind.
 func (s *Server) Handler(listener ListenerKind) http.Handler { return s.router(listener, Routes()) }
 
+// MetricsHandler answers what comes in by the listener of core.metrics_address.
+func (s *Server) MetricsHandler() http.Handler { return s.router(TLSListener, metricsRoutes()) }
+
 func (s *Server) router(listener ListenerKind, routes []Route) http.Handler {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	endpoints := make(map[string]*endpoint)

@@ -28,7 +28,7 @@ var table = []Key{
 	{Name: "core.bgp_routerid", Scope: Local, Doc: "Identifier of the BGP server", Values: "IPv4 address", Validate: ipv4Rule, Stored: true},
 	{Name: "core.debug_address", Scope: Local, Doc: "Address of the pprof server (HTTP), default port 8080", Values: addressForm, Validate: anyListener, Stored: true},
 	{Name: "core.dns_address", Scope: Local, Doc: "Address of the DNS server, default port 53", Values: addressForm, Validate: anyListener, Stored: true},
-	{Name: "core.metrics_address", Scope: Local, Doc: "Address of the metrics server (HTTPS), default port 9100", Values: addressForm, Validate: anyListener, Stored: true},
+	{Name: "core.metrics_address", Scope: Local, Doc: "Address of the metrics server (HTTPS), default port 9100", Values: addressForm, Validate: anyListener},
 	{Name: "core.storage_buckets_address", Scope: Local, Doc: "Address of the storage object server (HTTPS), default port 9000", Values: addressForm, Validate: anyListener, Stored: true},
 	{Name: "core.syslog_socket", Scope: Local, Type: Bool, Default: "false", Doc: "Whether to take log messages of other programs on a unix socket", Stored: true},
 	{Name: "network.ovs.connection", Scope: Local, Default: "unix:/run/openvswitch/db.sock", Doc: "Socket of Open vSwitch", Stored: true},

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"time"
 
 	"incusd/internal/config"
@@ -23,11 +24,38 @@ func listenAddresses(local map[string]string) []string {
 	return out
 }
 
+// metricsAddress is the configured one of the listener that is for metrics alone; empty for none.
+func metricsAddress(local map[string]string) string {
+	const defaultPort = 9100
+	if a := local[keyMetricsAddress]; a != "" {
+		return config.CanonicalAddress(a, defaultPort)
+	}
+	return ""
+}
+
+// listen makes all listeners follow the configuration.
+func (d *Daemon) listen() error {
+	return errors.Join(d.https.follow(d.addresses), d.metrics.follow(func() []string { return []string{metricsAddress(d.local.Config())} }))
+}
+
+// listenOn makes all listeners follow local keys that are not noted yet; where they cannot, nothing
+// has changed.
+func (d *Daemon) listenOn(local map[string]string) error {
+	if err := d.https.set(listenAddresses(local)...); err != nil {
+		return err
+	}
+	if err := d.metrics.set(metricsAddress(local)); err != nil {
+		d.listenAgain()
+		return err
+	}
+	return nil
+}
+
 // listenAtStart opens the listeners. A clustered server whose addresses are not all there yet (a
 // network comes up late, or not at all) listens on those that are, so that clients' network keeps
 // no voter out, and tries again until it is stopped.
 func (d *Daemon) listenAtStart() error {
-	err := d.https.follow(d.addresses)
+	err := d.listen()
 	if err == nil {
 		return nil
 	}
@@ -49,7 +77,7 @@ func (d *Daemon) retryListening() {
 		case <-d.ctx.Done():
 			return
 		}
-		if err := d.https.follow(d.addresses); err == nil {
+		if err := d.listen(); err == nil {
 			d.log.Info("listening on all addresses")
 			return
 		}

@@ -113,6 +113,7 @@ type Daemon struct {
 	building    builder
 	rest        *restapi.Server
 	https       *listeners
+	metrics     *listeners // for metrics alone
 	unix        *http.Server
 	peers       peerTransports
 
@@ -287,8 +288,9 @@ func (d *Daemon) buildServices() error {
 		Now:            d.cfg.Now,
 		Log:            d.log,
 	})
-	d.https = newListeners(d.cfg.Listen, d.trustedProxies, tlsIdentity{network: d.network.tls, own: d.own.tls},
-		d.endpoint, d.rest.Handler(restapi.TLSListener), restapi.ConnContext, d.log)
+	shown := tlsIdentity{network: d.network.tls, own: d.own.tls}
+	d.https = newListeners(d.cfg.Listen, d.trustedProxies, shown, d.endpoint, d.rest.Handler(restapi.TLSListener), restapi.ConnContext, d.log)
+	d.metrics = newListeners(d.cfg.Listen, d.trustedProxies, shown, nil, d.rest.MetricsHandler(), restapi.ConnContext, d.log)
 	return nil
 }
 

@@ -93,7 +93,7 @@ func (d *Daemon) holdAddress(address string) (func(), error) {
 	}
 	return func() {
 		release()
-		if err := d.https.follow(d.addresses); err != nil {
+		if err := d.listen(); err != nil {
 			d.log.Error("listen after a join", "err", err)
 		}
 	}, nil
@@ -164,7 +164,7 @@ func (d *Daemon) use(next *raftstore.Store) {
 	old := d.current.store.Swap(next)
 	d.watchFailure(next)
 	d.announceSwap()
-	if err := d.https.follow(d.addresses); err != nil {
+	if err := d.listen(); err != nil {
 		d.log.Error("listen with the new replica", "err", err)
 	}
 	if err := saveClusterFiles(d.cfg.Paths, d.network); err != nil {

@@ -32,8 +32,8 @@ const (
 // ListenFunc opens a listener, as net.Listen does.
 type ListenFunc func(network, address string) (net.Listener, error)
 
-// listeners are the HTTPS listeners of one server. They all show the same network
-// certificate and hand members' connections to the replicated store.
+// listeners are HTTPS listeners of one server that answer alike. They all show the same network
+// certificate; those that clients and members use hand members' connections to the replicated store.
 type listeners struct {
 	listen ListenFunc
 	// proxies is a comma list of those who may tell a client's address.
@@ -58,6 +58,7 @@ type tlsIdentity struct {
 	own func() *tls.Certificate
 }
 
+// newListeners returns listeners that are not open yet. Without members they are for clients alone.
 func newListeners(listen ListenFunc, proxies func() string, id tlsIdentity, members *raftstore.Endpoint, handler http.Handler, connContext func(context.Context, net.Conn) context.Context, logger *slog.Logger) *listeners {
 	l := &listeners{listen: listen, proxies: proxies, log: logger, open: make(map[string]net.Listener), held: make(map[string]int)}
 	l.server = newHTTPServer(handler, connContext, logger)
@@ -66,21 +67,24 @@ func newListeners(listen ListenFunc, proxies func() string, id tlsIdentity, memb
 	l.server.Protocols = new(http.Protocols)
 	l.server.Protocols.SetHTTP1(true)
 	l.server.Protocols.SetHTTP2(true)
+	l.server.TLSConfig = tlsConfig(id)
+	if members == nil {
+		return l
+	}
+	l.server.TLSConfig = forMembers(l.server.TLSConfig, id)
 	// The function must not return before the connection ends: the server closes it then.
 	l.server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
 		raftstore.ALPN: func(_ *http.Server, conn *tls.Conn, _ http.Handler) { members.Serve(conn) },
 	}
-	l.server.TLSConfig = tlsConfig(id)
 	return l
 }
 
 func tlsConfig(id tlsIdentity) *tls.Config {
-	forMembers := raftstore.ServerTLS(id.own)
 	minVersion := uint16(tls.VersionTLS13)
 	if on, _ := api.ParseBool(os.Getenv("INCUS_INSECURE_TLS")); on {
 		minVersion = tls.VersionTLS12
 	}
-	base := &tls.Config{
+	return &tls.Config{
 		MinVersion: minVersion,
 		// Asked for, never required: who the caller is, and what for, is decided per request.
 		ClientAuth: tls.RequestClientCert,
@@ -92,11 +96,16 @@ func tlsConfig(id tlsIdentity) *tls.Config {
 			return id.network(), nil
 		},
 	}
+}
+
+// forMembers is base, and takes connections to the replicated store besides.
+func forMembers(base *tls.Config, id tlsIdentity) *tls.Config {
+	toStore := raftstore.ServerTLS(id.own)
 	withMembers := base.Clone()
 	withMembers.NextProtos = append(withMembers.NextProtos, raftstore.ALPN)
 	withMembers.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, raftstore.ALPN) {
-			return forMembers, nil
+			return toStore, nil
 		}
 		return base, nil
 	}

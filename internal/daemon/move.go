@@ -14,6 +14,7 @@ import (
 const (
 	keyClusterAddress = "cluster.https_address"
 	keyCoreAddress    = "core.https_address"
+	keyMetricsAddress = "core.metrics_address"
 	// announceInterval is the pause between two tries to tell the cluster where this member is.
 	announceInterval = time.Second
 )
@@ -95,7 +96,7 @@ func (d *Daemon) announce(ctx context.Context, store *raftstore.Store, address s
 }
 
 func (d *Daemon) listenAgain() {
-	if err := d.https.follow(d.addresses); err != nil {
+	if err := d.listen(); err != nil {
 		d.log.Error("listen after a change of address", "err", err)
 	}
 }

@@ -162,10 +162,10 @@ func (s *settings) setLocal(local map[string]string) (undo func() error, err err
 		back[key] = before[key]
 	}
 	listenAgain := func() {}
-	if touches(local, keyCoreAddress, keyClusterAddress) {
+	if touches(local, keyCoreAddress, keyClusterAddress, keyMetricsAddress) {
 		after := maps.Clone(before)
 		maps.Copy(after, local)
-		if err := d.https.set(listenAddresses(after)...); err != nil {
+		if err := d.listenOn(after); err != nil {
 			return nil, err
 		}
 		listenAgain = d.listenAgain

@@ -106,3 +106,31 @@ func TestListenersFollowAChangeWhileTheReplicaIsChanged(t *testing.T) {
 		t.Errorf("it listens on %v", got)
 	}
 }
+
+func TestTheMetricsListenerFollowsItsKey(t *testing.T) {
+	m := &machine{used: make(map[string]bool)}
+	if _, err := m.listen("tcp", "10.0.0.1:9999"); err != nil {
+		t.Fatal(err)
+	}
+	d := startOn(t, m, func(*Daemon) error { return nil })
+	for _, tt := range []struct {
+		metrics, https string
+		want           api.Reason
+		listens        []string
+	}{
+		{"10.0.0.1", "", "", []string{"10.0.0.1:9100"}},
+		{"10.0.0.1:9101", ownAddress, "", []string{ownAddress, "10.0.0.1:9101"}},
+		{"10.0.0.1:9999", "10.0.0.1:8444", api.AddressInUse, []string{ownAddress, "10.0.0.1:9101"}},
+		{ownAddress, ownAddress, api.AddressInUse, []string{ownAddress, "10.0.0.1:9101"}},
+		{"", ownAddress, "", []string{ownAddress}},
+	} {
+		err := d.settings.Update(t.Context(), map[string]string{keyMetricsAddress: tt.metrics, keyCoreAddress: tt.https}, false, nil, nil)
+		if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, tt.want) {
+			t.Errorf("%q: %v", tt.metrics, err)
+		}
+		got := slices.DeleteFunc(m.addresses(), func(a string) bool { return a == "10.0.0.1:9999" })
+		if !slices.Equal(got, tt.listens) {
+			t.Errorf("%q: it listens on %v", tt.metrics, got)
+		}
+	}
+}

@@ -71,6 +71,7 @@ func (d *Daemon) close() {
 	defer cancel()
 	if d.https != nil {
 		d.https.close(short)
+		d.metrics.close(short)
 	}
 	if d.unix != nil {
 		if err := d.unix.Shutdown(short); err != nil {
