@@ -81,7 +81,7 @@ type reasonInfo struct {
 // reasons gives each Reason its status, text and next step, here and nowhere else.
 var reasons = map[Reason]reasonInfo{
 	BadRequest:        {http.StatusBadRequest, "Bad request", "correct the request; the message names the part that is wrong"},
-	NotAuthorized:     {http.StatusForbidden, "not authorized", "use the unix socket as root, or a certificate that the server trusts"},
+	NotAuthorized:     {http.StatusForbidden, "not authorized", "use the unix socket as root, or a client that the server trusts without restriction"},
 	NotFound:          {http.StatusNotFound, "not found", "check the name or path"},
 	Conflict:          {http.StatusConflict, "Conflict", "choose another name, or remove what is in the way"},
 	PreconditionFail:  {http.StatusPreconditionFailed, "ETag doesn't match", "read the object again, apply your change to it, and send it with the new ETag"},

@@ -193,7 +193,8 @@ func (c *Client) path(query url.Values, parts ...string) string {
 	}
 	values := url.Values{}
 	maps.Copy(values, query)
-	if c.InProject() != api.DefaultProject && !values.Has("project") {
+	// A list of all projects is in none: a server refuses both at once.
+	if c.InProject() != api.DefaultProject && !values.Has("project") && !values.Has("all-projects") {
 		values.Set("project", c.project)
 	}
 	if c.target != "" {

@@ -107,7 +107,7 @@ func TestRequestsAreThoseOfTheProtocol(t *testing.T) {
 	}
 	want := []string{
 		"GET /1.0/operations?project=default&recursion=1",
-		"GET /1.0/operations?all-projects=true&project=web&recursion=1",
+		"GET /1.0/operations?all-projects=true&recursion=1",
 		"GET /1.0/cluster/members?filter=server_name+eq+%28%5Ea%24%7C%5Ea.%2A%29&recursion=1",
 		"GET /1.0?target=node3",
 		"PUT /1.0",

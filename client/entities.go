@@ -43,14 +43,6 @@ func everywhere(all bool) url.Values {
 	return url.Values{"all-projects": {"true"}}
 }
 
-// allProjects returns a client whose project is none, as lists of all projects need it.
-func (c *Client) allProjects(all bool) *Client {
-	if !all {
-		return c
-	}
-	return c.WithProject("")
-}
-
 // StoragePools lists the storage pools.
 func (c *Client) StoragePools(ctx context.Context) ([]api.StoragePool, error) {
 	return list[api.StoragePool](ctx, c, nil, "storage-pools")
@@ -84,7 +76,7 @@ func (c *Client) StoragePoolResources(ctx context.Context, name string) (*api.Re
 
 // StorageVolumes lists the custom volumes on a pool.
 func (c *Client) StorageVolumes(ctx context.Context, pool string, all bool) ([]api.StorageVolume, error) {
-	return list[api.StorageVolume](ctx, c.allProjects(all), everywhere(all), "storage-pools", pool, "volumes", api.VolumeCustom)
+	return list[api.StorageVolume](ctx, c, everywhere(all), "storage-pools", pool, "volumes", api.VolumeCustom)
 }
 
 // StorageVolume reads a custom volume, and the ETag for UpdateStorageVolume.
@@ -115,7 +107,7 @@ func (c *Client) DeleteStorageVolume(ctx context.Context, pool, name string) err
 // Networks lists the networks of the client's project, or of all projects, and the interfaces of
 // the member that answers.
 func (c *Client) Networks(ctx context.Context, all bool) ([]api.Network, error) {
-	return list[api.Network](ctx, c.allProjects(all), everywhere(all), "networks")
+	return list[api.Network](ctx, c, everywhere(all), "networks")
 }
 
 // Network reads a network, as the client's target has it, and the ETag for UpdateNetwork.
@@ -160,7 +152,7 @@ func (c *Client) NetworkLeases(ctx context.Context, name string) ([]api.NetworkL
 
 // Profiles lists the profiles of the client's project, or of all projects.
 func (c *Client) Profiles(ctx context.Context, all bool) ([]api.Profile, error) {
-	return list[api.Profile](ctx, c.allProjects(all), everywhere(all), "profiles")
+	return list[api.Profile](ctx, c, everywhere(all), "profiles")
 }
 
 // Profile reads a profile, and the ETag for UpdateProfile.

@@ -269,7 +269,7 @@ func (e *unreachedError) Unwrap() []error { return e.errs }
 // refusal words it for people.
 func (e *unreachedError) refusal() error {
 	refusal := api.Errorf(api.Unavailable, "Unable to connect to remote %q: %v", e.remote, e).
-		WithHint("check that the server runs and that this machine reaches it; give it another address: incus remote set-url %s ADDRESS...", e.remote)
+		WithHint("check that the server runs and that this machine reaches it; give it another address: incus remote set-urls %s ADDRESS...", e.remote)
 	if len(Untrusted(e)) > 0 {
 		refusal.Reason = api.FingerprintMatch
 		refusal = refusal.WithHint("compare the fingerprint with that of \"incus info\" on the server; if it has a new certificate, add the remote anew "+

@@ -220,7 +220,7 @@ func TestRemoteThatIsNowhereIsNamedWithEachAddress(t *testing.T) {
 	var refusal *api.Error
 	err := ask(t, client.Remote{Addresses: []string{one, two}})
 	want := `Unable to connect to remote "prod": ` + one + ": connect: connection refused; " + two + ": connect: connection refused"
-	if !errors.As(err, &refusal) || refusal.Reason != api.Unavailable || err.Error() != want || !strings.Contains(refusal.Hint, "incus remote set-url prod ADDRESS") {
+	if !errors.As(err, &refusal) || refusal.Reason != api.Unavailable || err.Error() != want || !strings.Contains(refusal.Hint, "incus remote set-urls prod ADDRESS") {
 		t.Errorf("got %v", err)
 	}
 	// A change that could not be sent has not happened.

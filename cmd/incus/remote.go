@@ -261,9 +261,12 @@ func adopt(c *conf.Config, name string, r conf.Remote) error {
 
 // free refuses a name that no new remote can have.
 func free(c *conf.Config, name string) error {
-	if _, taken := c.Remote(name); taken {
-		return api.Errorf(api.Conflict, "Remote %s already exists", name).
-			WithHint("choose another name; for other addresses of the same servers: incus remote set-url %s ADDRESS...", name)
+	if r, taken := c.Remote(name); taken {
+		err := api.Errorf(api.Conflict, "Remote %s already exists", name)
+		if r.Static {
+			return err.WithHint("choose another name")
+		}
+		return err.WithHint("choose another name; for other addresses of the same servers: incus remote set-urls %s ADDRESS...", name)
 	}
 	return conf.CheckName(name)
 }
@@ -275,7 +278,7 @@ func (a *app) remoteSetURLCommand() *cobra.Command {
 		Short:   "Change the addresses of a remote",
 		Long: "Change the addresses of a remote.\n\nThey are tried in turn, the one that answered last first. The server must show the same\n" +
 			"certificate there as before.",
-		Example:           "  incus remote set-url prod 192.0.2.101\n  incus remote set-urls prod 192.0.2.101 192.0.2.102:8444",
+		Example:           "  incus remote set-urls prod 192.0.2.101\n  incus remote set-urls prod 192.0.2.101 192.0.2.102:8444",
 		Args:              argCount(2, -1),
 		ValidArgsFunction: a.completeRemotes(),
 		RunE: func(_ *cobra.Command, args []string) error {

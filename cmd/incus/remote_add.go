@@ -81,7 +81,15 @@ type addition struct {
 func (d *addition) run(ctx context.Context, targets []string) error {
 	var token *api.CertificateAddToken
 	if len(targets) == 1 {
-		token, _ = api.ParseCertificateAddToken(targets[0]) // what is none is an address
+		var err error
+		if token, err = addToken(targets[0]); err != nil && tokenLike(targets[0]) {
+			return err
+		} // what else is no token is an address
+	}
+	if d.flags.token != "" {
+		if _, err := addToken(d.flags.token); err != nil {
+			return err
+		}
 	}
 	if token == nil && strings.Contains(d.name, ":") && targets[0] == d.name {
 		return api.Errorf(api.NameInvalid, "Remote names may not contain colons; please provide an explicit one").
@@ -119,6 +127,23 @@ func (d *addition) run(ctx context.Context, targets []string) error {
 	}
 	return d.byAddress(ctx)
 }
+
+// addToken reads a token that lets a client in. Nobody else need see that a text is none, or is one
+// for a server.
+func addToken(text string) (*api.CertificateAddToken, error) {
+	token, err := api.ParseCertificateAddToken(text)
+	if err == nil {
+		return token, nil
+	}
+	if _, notJoin := api.ParseJoinToken(text); notJoin == nil {
+		return nil, api.Errorf(api.TokenMalformed, "A join token lets a server join the cluster, and no client in").
+			WithHint("a client needs the token of: incus config trust add NAME")
+	}
+	return nil, err
+}
+
+// tokenLike tells whether a text can be no address: the parts of a DNS name have at most 63 bytes.
+func tokenLike(text string) bool { return len(text) > 63 && !strings.ContainsAny(text, ".:/,") }
 
 // imageServer adds a server of images. This client has no use for one; Incus has.
 func (d *addition) imageServer(targets []string) error {
@@ -201,7 +226,7 @@ func (d *addition) meet(ctx context.Context) (*api.Server, error) {
 	server, _, err := d.client.Server(ctx)
 	shown := client.Untrusted(err)
 	if len(shown) == 0 {
-		return server, err
+		return server, unreached(err)
 	}
 	if err := d.accept(ctx, shown[0].Cert); err != nil {
 		return nil, err
@@ -217,6 +242,15 @@ func (d *addition) meet(ctx context.Context) (*api.Server, error) {
 	}
 	server, _, err = d.client.Server(ctx)
 	return server, err
+}
+
+// unreached says what to do where no address of a remote that is not there yet answers.
+func unreached(err error) error {
+	var refusal *api.Error
+	if !errors.As(err, &refusal) || refusal.Reason != api.Unavailable {
+		return err
+	}
+	return refusal.WithHint("check the address, that the server runs, and that this machine reaches it; nothing was added")
 }
 
 // accept asks whether the certificate is the server's.
@@ -251,6 +285,13 @@ func (d *addition) introduce(ctx context.Context) error {
 	if token == "" {
 		var err error
 		if token, err = d.line(ctx, fmt.Sprintf("Trust token for %s: ", d.name)); err != nil {
+			return err
+		}
+		if token == "" {
+			return api.Errorf(api.NotAuthorized, "The server does not trust this client, and no token was given").
+				WithHint("an administrator of the server makes one: incus config trust add NAME; nothing was added")
+		}
+		if _, err := addToken(token); err != nil {
 			return err
 		}
 	}

@@ -155,7 +155,7 @@ func TestRemoteIsAddedByAToken(t *testing.T) {
 	if got := s.mustRun(t, "", "cluster", "list", "prod:", "-f", "csv", "-c", "ns"); got != "far1,ONLINE\n" {
 		t.Errorf("got %q", got)
 	}
-	s.mustFail(t, "Error: Remote prod already exists\nHint: choose another name; for other addresses of the same servers: incus remote set-url prod ADDRESS...\n",
+	s.mustFail(t, "Error: Remote prod already exists\nHint: choose another name; for other addresses of the same servers: incus remote set-urls prod ADDRESS...\n",
 		"", "remote", "add", "prod", token)
 }
 
@@ -254,6 +254,42 @@ func TestCertificateThatIsNotAcceptedAddsNothing(t *testing.T) {
 	}
 }
 
+func TestTokensThatLetNoClientInAreNotSent(t *testing.T) {
+	s, f := remoteShell(t), newFar(t, "s3cret")
+	s.ownCert(t)
+	join := (&api.ClusterMemberJoinToken{ServerName: "m2", Fingerprint: f.fingerprint, Addresses: []string{f.address}, Secret: "x"}).String()
+	cut := f.token("s3cret", f.address)[:120]
+	const (
+		notForClients = "Error: A join token lets a server join the cluster, and no client in\nHint: a client needs the token of: incus config trust add NAME\n"
+		isCut         = "Error: Invalid certificate add token: not a JSON object of the right form\nHint: copy the whole token, as incus config trust add printed it\n"
+		none          = "Error: The server does not trust this client, and no token was given\n" +
+			"Hint: an administrator of the server makes one: incus config trust add NAME; nothing was added\n"
+	)
+	for _, tt := range []struct{ want, answers, args string }{
+		{notForClients, "", "prod " + join},
+		{notForClients, "", "prod " + f.address + " --token " + join},
+		{notForClients, "y\n" + join + "\n", "prod " + f.address},
+		{isCut, "", "prod " + cut},
+		{isCut, "", cut},
+		{isCut, "", "prod " + f.address + " --token " + cut},
+		{isCut, "y\n" + cut + "\n", "prod " + f.address},
+		{none, "y\n\n", "prod " + f.address},
+	} {
+		s.mustFail(t, tt.want, tt.answers, append([]string{"remote", "add"}, strings.Fields(tt.args)...)...)
+	}
+	if f.body("POST /1.0/certificates") != "" || s.file("config.yml") != "" {
+		t.Errorf("asked %q, wrote %s", f.Lines(), s.file("config.yml"))
+	}
+}
+
+func TestRemoteThatDoesNotAnswerIsNotAdded(t *testing.T) {
+	s := remoteShell(t)
+	s.ownCert(t)
+	dead := clienttest.Refusing(t)
+	s.mustFail(t, "Error: Unable to connect to remote \"prod\": "+dead+": connect: connection refused\n"+
+		"Hint: check the address, that the server runs, and that this machine reaches it; nothing was added\n", "", "remote", "add", "prod", dead)
+}
+
 func TestRemoteAddWithFlagsAsksNothing(t *testing.T) {
 	s, f := remoteShell(t), newFar(t, "s3cret")
 	s.ownCert(t)
@@ -315,7 +351,7 @@ func TestWrongRemotesAreRefusedBeforeAnythingIsAsked(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"https://a:8443", "Remote names may not contain colons; please provide an explicit one\nHint: incus remote add NAME https://a:8443\n"},
 		{"a:b 10.0.0.1", "Remote names may not contain colons\n"},
-		{"local 10.0.0.1", "Remote local already exists\nHint: choose another name; for other addresses of the same servers: incus remote set-url local ADDRESS...\n"},
+		{"local 10.0.0.1", "Remote local already exists\nHint: choose another name\n"},
 		{"a 10.0.0.1 /run/x.socket", "Cannot mix HTTPS and Unix URLs\nHint: make them two remotes\n"},
 		{"a http://b", "Invalid URL scheme \"http\" in \"http://b\"\nHint: use https://HOST:PORT, or unix://PATH\n"},
 		{"a b --protocol lxd", "Invalid protocol: lxd\nHint: use incus, oci or simplestreams\n"},
@@ -403,7 +439,7 @@ func TestRemotesAreSwitchedRenamedMovedAndRemoved(t *testing.T) {
 	dead := clienttest.Refusing(t)
 	s.mustRun(t, "", "remote", "set-url", "lab", dead)
 	s.mustFail(t, "Error: Unable to connect to remote \"lab\": "+dead+": connect: connection refused\nHint: check that the server runs and that this machine "+
-		"reaches it; give it another address: incus remote set-url lab ADDRESS...\n", "", "cluster", "list")
+		"reaches it; give it another address: incus remote set-urls lab ADDRESS...\n", "", "cluster", "list")
 	s.mustRun(t, "", "remote", "set-urls", "lab:", dead, f.address)
 	s.mustRun(t, "", "cluster", "list")
 	// A server with another certificate at the same address is not talked to.

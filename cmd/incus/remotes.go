@@ -193,7 +193,7 @@ func (a *app) reach(name string, r conf.Remote) (*client.Client, error) {
 	case r.AuthType != "" && r.AuthType != authTLS:
 		return nil, noSuchAuth(r.AuthType)
 	case len(r.Addrs) == 0:
-		return nil, api.Errorf(api.ConfigInvalid, "The remote %q has no address", name).WithHint("give it one: incus remote set-url %s ADDRESS", name)
+		return nil, api.Errorf(api.ConfigInvalid, "The remote %q has no address", name).WithHint("give it one: incus remote set-urls %s ADDRESS", name)
 	}
 	a.used = &usedRemote{name: name, remote: r}
 	switch {

@@ -66,7 +66,7 @@ func findCertificate(c *call, view *raftstore.View) (api.Certificate, error) {
 	case 1:
 		return found[0], nil
 	}
-	return api.Certificate{}, api.Errorf(api.BadRequest, "More than one certificate matches")
+	return api.Certificate{}, api.Errorf(api.BadRequest, "More than one certificate matches").WithHint("give more of the fingerprint: incus config trust list -c nF shows it all")
 }
 
 // ownCertificate is findCertificate for a change. Who is no administrator has proved the key of its own
@@ -160,7 +160,8 @@ func (s *Server) redeem(c *call, req *api.CertificatesPost) (reply, error) {
 		return reply{}, err
 	}
 	if req.Type != "" && req.Type != api.CertificateServer {
-		return reply{}, api.Errorf(api.NotAuthorized, "A join token admits a server certificate, not one of type %q", req.Type)
+		return reply{}, api.Errorf(api.NotAuthorized, "A join token admits a server certificate, not one of type %q", req.Type).
+			WithHint("a client needs the token of: incus config trust add NAME")
 	}
 	if req.Name != "" && req.Name != token.ServerName {
 		return reply{}, api.Errorf(api.TokenWrongName, "Join token is for the member name %q, not for %q", token.ServerName, req.Name)

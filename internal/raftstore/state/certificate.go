@@ -41,17 +41,24 @@ func (tx *transaction) checkCertificate(c *Certificate) error {
 	if err := checkCertificateTexts(c.Name, c.Description, c.Projects); err != nil {
 		return err
 	}
-	// A member's own certificate, present or former, is trusted by its row already, and for more; that of
-	// a server which is joining will be.
-	if _, ok := memberByFingerprint(tx.Txn, c.Fingerprint); ok {
+	if tx.isKnown(c.Fingerprint) {
 		return refuse(api.CertTaken)
 	}
-	if _, ok := certificateTable.get(tx.Txn, primary, c.Fingerprint); ok {
-		return refuse(api.CertTaken)
+	if c.Fingerprint == clusterOf(tx.Txn).Fingerprint {
+		return api.Errorf(api.CertInvalid, "The certificate is the cluster's own: every member has its key, and so has every server that was removed").
+			WithHint("give the client's own: incus remote get-client-certificate prints it there")
 	}
 	projects, err := tx.knownProjects(c.Projects)
 	c.Projects = projects
 	return err
+}
+
+// isKnown tells whether somebody is known by a certificate. A member's own, present or former, is trusted
+// by its row, and for more than a client's; that of a server which is joining will be.
+func (tx *transaction) isKnown(fingerprint string) bool {
+	_, member := memberByFingerprint(tx.Txn, fingerprint)
+	_, client := certificateTable.get(tx.Txn, primary, fingerprint)
+	return member || client
 }
 
 func checkCertificateTexts(name, description string, projects []string) error {

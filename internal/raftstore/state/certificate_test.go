@@ -42,6 +42,8 @@ func TestCertificateAddRefusals(t *testing.T) {
 	w.refused(api.CertTaken, KindCertificateAdd, certBody("fp2")) // that of one which is joining
 	w.must(KindMemberCert, MemberCertificate{ID: "id1", Expect: "fp1", Certificate: "c", Fingerprint: "fp3", Endorsement: "e", Until: w.now.AddDate(1, 0, 0)})
 	w.refused(api.CertTaken, KindCertificateAdd, certBody("fp1")) // a member may still show it
+	w.must(KindClusterCert, w.rotateBody("cert-a"))
+	w.refused(api.CertInvalid, KindCertificateAdd, certBody(w.s.View().Cluster().Fingerprint))
 	b := certBody("ab")
 	b.Certificate.Type = ""
 	w.says(api.BadRequest, "Invalid certificate type", KindCertificateAdd, b)

@@ -76,6 +76,10 @@ func applyClusterCertificate(tx *transaction, b *ClusterCertificate) (any, error
 	if err := checkKey("fingerprint", b.Fingerprint); err != nil {
 		return nil, err
 	}
+	if tx.isKnown(b.Fingerprint) {
+		return nil, api.Errorf(api.CertInvalid, "The certificate is a member's or a client's own: with its key every member could pass for that one").
+			WithHint("make a key pair that nobody uses yet")
+	}
 	if b.Endorsement == "" {
 		if err := tx.reissueTokens(b); err != nil {
 			return nil, err

@@ -85,6 +85,12 @@ func TestCertificateRefusals(t *testing.T) {
 	stale := w.rotateBody("cert-a")
 	w.must(KindClusterCert, w.rotateBody("cert-b"))
 	w.says(api.Conflict, "The cluster's certificate was replaced meanwhile", KindClusterCert, stale)
+	w.must(KindCertificateAdd, certBody("ab"))
+	for _, fingerprint := range []string{"fp1", "ab"} {
+		known := w.rotateBody("cert-c")
+		known.Fingerprint = fingerprint
+		w.says(api.CertInvalid, "The certificate is a member's or a client's own: with its key every member could pass for that one", KindClusterCert, known)
+	}
 	noKey := w.rotateBody("cert-c")
 	noKey.Key = ""
 	w.refused(api.BadRequest, KindClusterCert, noKey)
