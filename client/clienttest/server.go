@@ -115,7 +115,8 @@ func (s *Server) RefuseEvents() {
 	s.noEvents = true
 }
 
-// Requests returns what the server was asked so far, without event streams.
+// Requests returns what the server was asked so far, without event streams. (Whoever handles
+// "GET /1.0/events" notes them.)
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +157,15 @@ func (s *Server) DropEvents() {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/1.0/events" {
+	s.mu.Lock()
+	events := s.handlers["GET /1.0/events"]
+	s.mu.Unlock()
+	switch {
+	case r.URL.Path == "/1.0/events" && events == nil:
 		s.serveEvents(w, r)
+		return
+	case r.URL.Path == "/1.0/events":
+		events(w, r)
 		return
 	}
 	body, err := io.ReadAll(r.Body)

@@ -52,6 +52,9 @@ func (a *app) monitorCommand() *cobra.Command {
 			defer events.Close()
 			for {
 				e, err := events.Next(cmd.Context())
+				if cmd.Context().Err() != nil {
+					return saidError{130} // as a shell calls Ctrl-C, which is how it ends
+				}
 				if err != nil {
 					return err
 				}
