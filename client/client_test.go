@@ -139,6 +139,15 @@ func TestStaleAnswersAreTold(t *testing.T) {
 	}
 }
 
+func TestServerThatHangsUpIsNamed(t *testing.T) {
+	server, c := connect(t, client.Options{})
+	server.Handle("PUT /1.0", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	err := c.UpdateServer(t.Context(), api.ServerPut{}, "")
+	if !errors.Is(err, api.OutcomeUnknown) || !strings.HasSuffix(err.Error(), " hung up before it answered") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSilentServerIsGivenUp(t *testing.T) {
 	server, c := connect(t, client.Options{Timeout: 50 * time.Millisecond})
 	end := make(chan struct{})

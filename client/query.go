@@ -170,6 +170,9 @@ func (c *Client) noAnswer(ctx context.Context, sent bool, err error) error {
 	if silent != nil {
 		err = silent
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return withNextStep(api.Errorf(reason, "%s hung up before it answered", c.peer))
+	}
 	return withNextStep(api.Errorf(reason, "%s: %v", c.peer, plain(err)))
 }
 

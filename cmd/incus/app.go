@@ -301,12 +301,15 @@ func missing(s client.Stale) string {
 	case present > s.Voters/2:
 		return fmt.Sprintf("%d of %d voters answer (missing: %s); a leader is being elected, try again in a moment", present, s.Voters, strings.Join(s.Missing, ", "))
 	}
-	answer := "answer"
+	answer, needed := "answer", "are"
 	if present == 1 {
 		answer = "answers"
 	}
-	return fmt.Sprintf("%d of %d voters %s, %d are needed; start those that are missing: %s. If they are lost for ever, see: incusd cluster recover-from-quorum-loss --help",
-		present, s.Voters, answer, s.Voters/2+1, strings.Join(s.Missing, ", "))
+	if s.Voters == 1 {
+		needed = "is"
+	}
+	return fmt.Sprintf("%d of %d voters %s, %d %s needed; start those that are missing: %s. If they are lost for ever, see: incusd cluster recover-from-quorum-loss --help",
+		present, s.Voters, answer, s.Voters/2+1, needed, strings.Join(s.Missing, ", "))
 }
 
 // date prints a time for people; the zero time as nothing.

@@ -109,6 +109,20 @@ var cases = []struct {
 		[]string{"notice no_slack m1"}, []string{"add a third"},
 	},
 	{
+		"two of three members shall not vote", 3,
+		func(e *Evidence) { e.Wanted, e.Members[1].Voter, e.Members[2].Voter = 1, false, false },
+		[]string{"warning no_slack m1"}, []string{"1 of 1 voter is online, and 1 is needed", "let more members vote: incus cluster role explain"},
+	},
+	{
+		"the only voter is down", 2,
+		func(e *Evidence) {
+			e.Wanted, e.Members[0].Voter, e.By = 1, false, "m1"
+			e.down("m2", api.ReachRefused)
+			e.leaderless(5 * time.Minute)
+		},
+		[]string{"error no_quorum m2", "error member_offline m2"}, []string{"of 1 voter (m2) none answer, and 1 is needed"},
+	},
+	{
 		"two of three voters are down", 3,
 		func(e *Evidence) {
 			e.down("m2", api.ReachRefused)

@@ -64,8 +64,8 @@ func (d *diagnosis) quorum() {
 		d.noLeader(voters)
 		return
 	}
-	parts := []string{fmt.Sprintf("The cluster has no quorum, so nothing can be changed%s: of %s (%s) %s %s, and %d are needed",
-		d.lostSince(), count(len(voters), "voter"), list(names(voters)), list(names(answer)), verb(answer, "answers", "answer"), need)}
+	parts := []string{fmt.Sprintf("The cluster has no quorum, so nothing can be changed%s: of %s (%s) %s %s, and %d %s needed",
+		d.lostSince(), count(len(voters), "voter"), list(names(voters)), list(names(answer)), verb(answer, "answers", "answer"), need, verb(make([]int, need), "is", "are"))}
 	for _, m := range missing {
 		if m.Offline && !m.Since.IsZero() {
 			parts = append(parts, fmt.Sprintf("%s is missing %s", m.Name, d.since(m.Since)))
@@ -171,9 +171,13 @@ func (d *diagnosis) voters() {
 			fmt.Sprintf("Of two members one votes: if %s fails, nothing can be changed until it is back", list(names(voters))),
 			"add a third member: incus cluster add NAME")
 	default:
+		next := "start the members that are offline before you stop or restart another one"
+		if !slices.ContainsFunc(members, func(m Member) bool { return !d.alive(m) }) {
+			next = "let more members vote: incus cluster role explain says who does not, and why"
+		}
 		d.found(api.SeverityWarning, NoSlack, names(online),
 			fmt.Sprintf("One more failure stops the cluster: %d of %s %s online, and %d %s needed", len(online), count(len(voters), "voter"),
 				verb(online, "is", "are"), need, verb(make([]int, need), "is", "are")),
-			"start the members that are offline before you stop or restart another one")
+			next)
 	}
 }

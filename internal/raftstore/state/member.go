@@ -111,7 +111,8 @@ func checkMemberUpdate(tx *transaction, b *MemberUpdate) error {
 		}
 	}
 	if slices.Contains(b.Roles, api.RoleDatabaseClient) && tx.othersAreClients(b.ID) {
-		return badRequest("Assigning the 'database-client' role to all nodes is not allowed")
+		return api.Errorf(api.BadRequest, "Assigning the 'database-client' role to all nodes is not allowed").
+			WithHint("one member at least has to vote: take the role from another first")
 	}
 	if b.FailureDomain == "" {
 		return api.Errorf(api.BadRequest, "Update failure domain: Failure domain name can't be empty").
