@@ -67,10 +67,15 @@ func readDatabase(ctx context.Context) (api.ClusterDatabase, error) {
 	return db, err
 }
 
+// endTime is how long a daemon that was told to stop may take to close its stores.
+const endTime = time.Second
+
 // withStopped runs f on the stores of the stopped server.
 func withStopped(ctx context.Context, f func(*recovery.Server) error) error {
-	if running(ctx) {
-		return recovery.Running()
+	for start := time.Now(); running(ctx); time.Sleep(endTime / 20) {
+		if time.Since(start) > endTime {
+			return recovery.Running()
+		}
 	}
 	s, err := recovery.Open(daemon.DefaultPaths().Offline())
 	if err != nil {
