@@ -415,6 +415,9 @@ func (s *Store) TransferLeadership(ctx context.Context, to string) error {
 	if err := s.cfg.reach(PointTransfer); err != nil {
 		return err
 	}
+	if err := s.confirmAnswer(ctx, to); err != nil {
+		return err
+	}
 	if err := s.await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))); err != nil {
 		return err
 	}
@@ -435,6 +438,17 @@ func (s *Store) TransferLeadership(ctx context.Context, to string) error {
 			return errStopped
 		}
 	}
+}
+
+// confirmAnswer blocks until the member id has answered after it was asked. Raft may not end
+// another transfer to a member that has died, and takes no entries while one is under way.
+func (s *Store) confirmAnswer(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.Timing.Election)
+	defer cancel()
+	if s.askTerms(ctx, []string{id}, s.raft.CurrentTerm(), 1) != nil {
+		return fmt.Errorf("member %s does not answer", id)
+	}
+	return nil
 }
 
 // Ready tells the leader, found through the members known here, that this new member

@@ -38,3 +38,17 @@ func TestNoChangeOfVotesBeginsWithoutThoseThatWillVote(t *testing.T) {
 	}
 	must(t, c.set(leader, "user.x", "1"))
 }
+
+// Raft would be busy with one of the transfers until the dead member is back, and take no entries.
+func TestLeadershipIsNotTransferredToOneThatHasJustDied(t *testing.T) {
+	c := newCluster(t, 3)
+	leader, dead := c.leader(), c.follower()
+	dead.kill()
+	for range 5 {
+		must(t, c.set(leader, "user.x", "1")) // which the dead one lacks
+		if err := leader.store.TransferLeadership(c.ctx(), dead.id); err == nil {
+			t.Error("it succeeded")
+		}
+	}
+	must(t, c.set(leader, "user.x", "2"))
+}
