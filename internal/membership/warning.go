@@ -138,8 +138,9 @@ func offlineMessage(m *state.Member) string {
 // unavailable are the members on which a pool or network is not what it should be.
 func unavailable(view *state.View, kind, warning string) []state.Sighting {
 	var seen []state.Sighting
+	members := view.Members()
 	for _, e := range view.Entities(kind) {
-		for _, m := range view.Members() {
+		for _, m := range members {
 			part, has := e.Members[m.ID]
 			fails := part.Status == state.EntityErrored || part.Status == state.EntityUnavailable && part.Revision == e.Revision
 			if has && fails && e.Made && !e.Deleting {

@@ -162,7 +162,7 @@ func TestPoolsAndNetworksThatFailAreWarnedOf(t *testing.T) {
 	}
 }
 
-func TestTheLeaderRaisesResolvesAndForgetsWarnings(t *testing.T) {
+func TestTheLeaderRaisesAndResolvesWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)
 		defer b.lead()()
@@ -172,12 +172,31 @@ func TestTheLeaderRaisesResolvesAndForgetsWarnings(t *testing.T) {
 		b.answer(2)
 		defer b.keepAnswering(2)()
 		within(t, time.Second, "resolved", func() bool { return strings.Contains(b.warnings()[0], "resolved") })
-		<-time.After(state.ResolvedTime - 2*time.Second)
-		synctest.Wait()
-		if len(b.warnings()) != 1 {
-			t.Fatal("forgotten too early")
+	})
+}
+
+func TestAResolvedWarningIsSweptADayLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		b.apply(state.KindWarningReport, state.WarningReport{Raise: []state.WarningRaise{{UUID: "w1", Sighting: state.Sighting{Type: state.WarnOffline, Member: "id-1"}}}})
+		inspect := func() (due bool, next time.Time) {
+			sweep, next := (&term{Leader: NewLeader(b, b, Settings{}, nil, nil)}).inspect(b.Local(), make(acquaintances))
+			return sweep != nil, next
 		}
-		within(t, 3*time.Second, "forgotten", func() bool { return len(b.warnings()) == 0 })
+		if due, next := inspect(); due || !next.IsZero() {
+			t.Fatal("one that is not resolved is to be forgotten")
+		}
+		b.apply(state.KindWarningReport, state.WarningReport{Resolve: []string{"w1"}})
+		end := time.Now().Add(state.ResolvedTime)
+		if due, next := inspect(); due || !next.Equal(end) {
+			t.Fatalf("due %t, next at %s, want %s", due, next, end)
+		}
+		<-time.After(state.ResolvedTime)
+		if due, _ := inspect(); !due {
+			t.Fatal("not due a day later")
+		}
+		b.apply(state.KindLeaderSweep, state.LeaderSweep{})
+		b.requireWarnings()
 	})
 }
 
