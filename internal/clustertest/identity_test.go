@@ -14,10 +14,15 @@ import (
 	"incusd/internal/trust"
 )
 
-// ownPair is what is in a server's files.
+// loadPair is what is in a server's files. While the server replaces them, they do not fit.
+func loadPair(s *clustertest.Server) (*trust.KeyPair, error) {
+	return trust.Load(filepath.Join(s.Dir(), "server.crt"), filepath.Join(s.Dir(), "server.key"))
+}
+
+// ownPair is loadPair of a server that leaves its files alone.
 func ownPair(t *testing.T, s *clustertest.Server) *trust.KeyPair {
 	t.Helper()
-	pair, err := trust.Load(filepath.Join(s.Dir(), "server.crt"), filepath.Join(s.Dir(), "server.key"))
+	pair, err := loadPair(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +35,10 @@ func requireRenewed(t *testing.T, c *clustertest.Cluster, clock *wallClock, form
 	t.Helper()
 	c.Eventually("all members have renewed their certificates", func() error {
 		for _, s := range c.Running() {
-			pair := ownPair(t, s)
+			pair, err := loadPair(s)
+			if err != nil {
+				return err
+			}
 			if pair.Fingerprint() == former[s.Host] || pair.Cert.NotAfter.Before(clock.now().AddDate(9, 0, 0)) {
 				return fmt.Errorf("%s has %.12s until %s", s.Host, pair.Fingerprint(), pair.Cert.NotAfter)
 			}
