@@ -76,9 +76,9 @@ func (s *Server) updateCertificate(c *call, next func(api.Certificate) (api.Cert
 	return s.cfg.TrustStore.UpdateCertificate(c.Context(), cert.Fingerprint, changed, view.CertificateHash(cert.Fingerprint), c.caller.requestor())
 }
 
-// replacement reads the certificate that takes the place of another one, which has to be PEM. Who is no
-// administrator shows a bearer token that its key has signed: certificates are public, and whose is a
-// client's is nothing else any more, such as a server's that wants to join.
+// replacement reads the certificate that takes the place of another one, which has to be PEM. For a
+// server's, who is no administrator shows a bearer token that its key has signed: such certificates are
+// public, and with one that is a client's no server can join any more.
 func (s *Server) replacement(c *call, text string) (*x509.Certificate, error) {
 	if block, _ := pem.Decode([]byte(text)); block == nil {
 		return nil, api.Errorf(api.CertInvalid, "Invalid PEM encoded certificate")
@@ -87,7 +87,7 @@ func (s *Server) replacement(c *call, text string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trust.CheckValid(cert, s.cfg.Now()); err != nil || c.caller.admin() {
+	if err := trust.CheckValid(cert, s.cfg.Now()); err != nil || c.caller.admin() || !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
 		return cert, err
 	}
 	if _, err := trust.VerifyBearer(bearerOf(c.Request), cert, s.cfg.Now()); err != nil {

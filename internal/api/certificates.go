@@ -16,9 +16,9 @@ import (
 
 func certificateURL(c api.Certificate) string { return resource("certificates", c.Fingerprint) }
 
-// certificates is the trust store as the caller sees it: clients' certificates, and those
-// of members, which follow from the members' rows. Who is no administrator sees its own.
-func (c *caller) certificates(view *raftstore.View) []api.Certificate {
+// certificates is the trust store: clients' certificates, and those of members, which follow from
+// the members' rows.
+func certificates(view *raftstore.View) []api.Certificate {
 	var all []api.Certificate
 	for _, c := range view.Certificates() {
 		all = append(all, api.Certificate{
@@ -33,9 +33,6 @@ func (c *caller) certificates(view *raftstore.View) []api.Certificate {
 			})
 		}
 	}
-	if !c.admin() {
-		all = slices.DeleteFunc(all, func(cert api.Certificate) bool { return !same(cert.Fingerprint, c.username) })
-	}
 	slices.SortFunc(all, func(a, b api.Certificate) int { return cmp.Compare(a.Fingerprint, b.Fingerprint) })
 	return all
 }
@@ -46,7 +43,7 @@ func (s *Server) certificatesGet(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	list, err := listed(c, c.caller.certificates(view), certificateURL)
+	list, err := listed(c, certificates(view), certificateURL)
 	return ok(view, list), err
 }
 
@@ -55,7 +52,7 @@ func (s *Server) certificatesGet(c *call) (reply, error) {
 func findCertificate(c *call, view *raftstore.View) (api.Certificate, error) {
 	prefix := strings.ToLower(c.name("fingerprint"))
 	var found []api.Certificate
-	for _, cert := range c.caller.certificates(view) {
+	for _, cert := range certificates(view) {
 		if prefix != "" && strings.HasPrefix(cert.Fingerprint, prefix) {
 			found = append(found, cert)
 		}

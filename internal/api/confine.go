@@ -46,8 +46,7 @@ func isOfProject(url string) bool {
 }
 
 // confine refuses a restricted client what is not in its projects: project= names one of them, and
-// what it finds or makes there is that project's or another's of them. Lists of all projects have what
-// is in its own. A change by target= is one of a machine, which is in no project.
+// what it finds or makes there is that project's or another's of them. A change by target= is one of a machine, which is in no project.
 func (s *Server) confine(rt *Route, c *call) error {
 	feature, list := rt.owned()
 	if c.caller.kind != RestrictedClient || feature == "" {
@@ -57,7 +56,7 @@ func (s *Server) confine(rt *Route, c *call) error {
 	if err != nil || list {
 		return err
 	}
-	if scope.all || rt.Method != http.MethodGet && c.param("target") != "" {
+	if rt.Method != http.MethodGet && c.param("target") != "" {
 		return api.Errorf(api.NotAuthorized, "Certificate is restricted")
 	}
 	view, err := s.cfg.Store.ReadOrStale(c.Context())

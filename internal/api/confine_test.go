@@ -53,7 +53,7 @@ var confinement = map[string]struct{ list, view, change string }{
 	"project=shop":                  {`for project "shop"`, `for project "shop"`, `for project "shop"`},
 	"project=nowhere":               {`for project "nowhere"`, `for project "nowhere"`, `for project "nowhere"`},
 	"project=lean":                  {"", notDefault, notDefault},
-	"all-projects=true":             {"", restricted, restricted},
+	"all-projects=true":             {restricted, restricted, restricted},
 	"all-projects=true&project=web": {"Cannot specify a project", "Cannot specify a project", "Cannot specify a project"},
 	"all-projects=perhaps":          {"Invalid value", "Invalid value", "Invalid value"},
 	"project=web&target=node1":      {"", "", restricted},
@@ -152,15 +152,14 @@ func TestRestrictedClientChangesWhatIsInItsProjects(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"/1.0/profiles?all-projects=true":   "/1.0/profiles/default?project=web /1.0/profiles/p?project=web",
+		"/1.0/profiles?project=web":         "/1.0/profiles/default?project=web /1.0/profiles/p?project=web",
 		"/1.0/profiles?project=lean":        "",
-		volumes + "?all-projects=true":      volumes + "/custom/v?project=web",
+		volumes + "?project=web":            volumes + "/custom/v?project=web",
 		volumes + "?project=lean":           "",
-		"/1.0/networks?all-projects=true":   "",
 		"/1.0/networks?project=web":         "",
-		"/1.0/instances?all-projects=true":  "",
+		"/1.0/instances?project=web":        "",
 		"/1.0/storage-pools?project=web":    "/1.0/storage-pools/local",
-		"/1.0/projects?all-projects=true":   "/1.0/projects/lean /1.0/projects/web",
+		"/1.0/projects":                     "/1.0/projects/lean /1.0/projects/web",
 		"/1.0/certificates?project=default": "/1.0/certificates/" + trust.Fingerprint(web),
 	} {
 		got := metadata[[]string](t, b.do(request{method: "GET", path: path, cert: web}), 200)

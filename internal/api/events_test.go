@@ -122,9 +122,8 @@ func TestRestrictedClientHearsOfItsProjectsOnly(t *testing.T) {
 		lifecycle("web", "/1.0/storage-pools/local/volumes/custom/v?project=web"), lifecycle("web", "/1.0/projects/web"),
 	}
 	for query, want := range map[string]string{
-		"":                   "/1.0/networks/br0",
-		"?project=web":       "/1.0/profiles/p?project=web /1.0/storage-pools/local/volumes/custom/v?project=web /1.0/projects/web",
-		"?all-projects=true": "/1.0/networks/br0 /1.0/profiles/p?project=web /1.0/storage-pools/local/volumes/custom/v?project=web /1.0/projects/web",
+		"":             "/1.0/networks/br0",
+		"?project=web": "/1.0/profiles/p?project=web /1.0/storage-pools/local/volumes/custom/v?project=web /1.0/projects/web",
 	} {
 		fingerprint := trust.Fingerprint(b.trustClient(true, "default", "web"))
 		conn, _, err := b.listen(TLSListener, query, http.Header{"Test-Certificate": {fingerprint}})

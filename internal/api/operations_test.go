@@ -283,7 +283,7 @@ func TestOperationsAreForAdministrators(t *testing.T) {
 	see := func(method, path string) *httptest.ResponseRecorder {
 		return b.do(request{method: method, path: path, cert: cert})
 	}
-	for _, query := range []string{"", "?recursion=1", "?all-projects=true"} {
+	for _, query := range []string{"", "?recursion=1"} {
 		if got := metadata[map[string]any](t, see("GET", "/1.0/operations"+query), 200); len(got) != 0 {
 			t.Errorf("%s: %v", query, got)
 		}

@@ -155,7 +155,7 @@ type projectScope struct {
 func (p projectScope) includes(project string) bool { return p.all || p.name == project }
 
 // projects reads project= and all-projects=, and refuses a project that a restricted client may not
-// use. All projects are all of its own to such a client.
+// use, and to ask for all at once.
 func (c *call) projects() (projectScope, error) {
 	all, err := boolean(c, "all-projects")
 	if err != nil {
@@ -165,6 +165,10 @@ func (c *call) projects() (projectScope, error) {
 	if all {
 		if name != "" {
 			return projectScope{}, api.Errorf(api.BadRequest, "Cannot specify a project when requesting all projects")
+		}
+		if c.caller.kind == RestrictedClient {
+			return projectScope{}, api.Errorf(api.NotAuthorized, "Certificate is restricted").
+				WithHint("ask for its projects one by one, by project=")
 		}
 		return projectScope{all: true}, nil
 	}
