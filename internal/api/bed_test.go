@@ -38,6 +38,8 @@ type fakeStore struct {
 
 func (f *fakeStore) ID() string { return f.id }
 
+func (f *fakeStore) Departed(context.Context, *state.Member) bool { return true }
+
 // A fakeLog is what the members of a cluster share.
 type fakeLog struct {
 	mu     sync.Mutex

@@ -153,7 +153,7 @@ func evidenceOf(view *raftstore.View, now time.Time, own string, seen map[string
 		x := seen[m.ID]
 		row := health.Member{
 			Name: m.Name, ID: m.ID, Address: m.Address, Role: membership.RoleOf(view, m), Voter: view.IsVoter(m.ID),
-			Offline: m.Offline, Maintenance: m.Maintenance, MaintenanceSince: m.MaintenanceSince, Stopping: m.Stopping, Fenced: m.Fenced != 0,
+			Offline: m.Offline, Maintenance: m.Maintenance, MaintenanceSince: m.MaintenanceSince, Stopping: m.Stopping, Fenced: m.Fenced != 0, Rival: view.Rivals[m.ID],
 			Report: x.report, Problem: x.problem, Detail: x.detail, Offset: x.offset, Error: x.uncertain, ClockKnown: x.clockKnown,
 		}
 		if m.Offline {

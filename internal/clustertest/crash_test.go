@@ -37,11 +37,11 @@ func replicas(t *testing.T, s *clustertest.Server) []string {
 }
 
 // grow makes a cluster of size members, of which each is prepared for.
-func grow(t *testing.T, size int, prepare func(host string) func(*clustertest.Server)) *clustertest.Cluster {
+func grow(t *testing.T, size int, prepare func(host string) []func(*clustertest.Server)) *clustertest.Cluster {
 	t.Helper()
 	c := &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}
 	for i := range size {
-		s := c.AddServer(prepare(fmt.Sprintf("m%d", i+1)))
+		s := c.AddServer(prepare(fmt.Sprintf("m%d", i+1))...)
 		if i == 0 {
 			s.MustBootstrap()
 		} else {
@@ -52,12 +52,12 @@ func grow(t *testing.T, size int, prepare func(host string) func(*clustertest.Se
 }
 
 // trapOn is the preparation of grow that sets a trap on one host.
-func trapOn(host string, trap *trap) func(string) func(*clustertest.Server) {
-	return func(h string) func(*clustertest.Server) {
+func trapOn(host string, trap *trap) func(string) []func(*clustertest.Server) {
+	return func(h string) []func(*clustertest.Server) {
 		if h != host {
-			return func(*clustertest.Server) {}
+			return nil
 		}
-		return clustertest.OnReach(trap.reach)
+		return []func(*clustertest.Server){clustertest.OnReach(trap.reach)}
 	}
 }
 

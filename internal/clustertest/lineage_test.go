@@ -2,11 +2,15 @@ package clustertest_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"incusd/api"
 	"incusd/internal/clustertest"
+	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
 
@@ -96,9 +100,14 @@ func TestARemovedMemberIsRecoveredFrom(t *testing.T) {
 
 // twice is a cluster of six, voters m1 to m3, in two parts that know nothing of each other, each
 // recovered on its own: m1 with m4 and m5, which follow it, and m3 with m6. m2 is dead.
-func twice(t *testing.T) (c *clustertest.Cluster, here, there *clustertest.Server) {
+func twice(t *testing.T, onM6 ...func(*clustertest.Server)) (c *clustertest.Cluster, here, there *clustertest.Server) {
 	t.Helper()
-	c = clustertest.New(t, 6)
+	c = grow(t, 6, func(host string) []func(*clustertest.Server) {
+		if host == "m6" {
+			return onM6
+		}
+		return nil
+	})
 	withRoles(c, voters("m1", "m2", "m3"))
 	all := c.Servers()
 	if err := set(all[0], "user.before", "1"); err != nil {
@@ -215,5 +224,83 @@ func TestRivalsLeaveEachOtherAlone(t *testing.T) {
 		if v, err := get(all[5], "user.m3"); err != nil || v != "1" {
 			t.Errorf("user.m3 on m6 is %q, %v", v, err)
 		}
+	})
+}
+
+// endRival ends the cluster of m3 and m6 as docs/recover.md says.
+func endRival(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	last := c.Servers()[2]
+	if err := remove(c.Context(), last, "m6", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"m1", "m2", "m4", "m5"} {
+		if err := remove(c.Context(), last, name, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := last.Do(c.Context(), "PUT", "/1.0/cluster", api.ClusterPut{}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One of two recovered clusters is ended, and its servers join the other, also if the word that tells
+// one that it has left is late, and who could tell it is gone a moment later.
+func TestARivalIsEnded(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		var leaving atomic.Bool
+		var net *clustertest.Network
+		c, here, there := twice(t, clustertest.OnReach(func(point string) error {
+			if point == raftstore.PointForward && leaving.CompareAndSwap(true, false) {
+				net.Delay("m3", "m6", time.Second)
+				time.AfterFunc(2*time.Second, net.Heal)
+			}
+			return nil
+		}))
+		net = c.Net
+		all := c.Servers()
+		c.Net.Heal()
+		requireRivals(t, c, here, "m3", "m6")
+		requireRivals(t, c, all[3], "m3", "m6") // who does not lead knows, too
+		requireRivals(t, c, there, "m1", "m4", "m5")
+		leaving.Store(true)
+		endRival(t, c)
+		for _, s := range []*clustertest.Server{there, all[5]} {
+			if err := remove(c.Context(), here, s.Host, true); err != nil {
+				t.Fatal(err)
+			}
+			requireStandalone(t, c, s)
+			s.MustJoin(here)
+		}
+		if err := remove(c.Context(), here, "m2", true); err != nil {
+			t.Fatal(err)
+		}
+		requireMembers(t, c, here, "m1", "m4", "m5", "m3", "m6")
+		c.RequireConverged()
+	})
+}
+
+// requireRivals waits until by shows exactly these members as those of a rival.
+func requireRivals(t *testing.T, c *clustertest.Cluster, by *clustertest.Server, names ...string) {
+	t.Helper()
+	c.Eventually(by.Host+" sees the rival", func() error {
+		members, err := by.Members(c.Context())
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, m := range members {
+			if strings.HasPrefix(m.Message, "Runs in a rival") {
+				got = append(got, m.ServerName)
+			}
+		}
+		if !slices.Equal(got, names) {
+			return fmt.Errorf("it shows %v", got)
+		}
+		d, err := diagnose(by)
+		if want := "error rival " + strings.Join(names, " "); err != nil || !slices.Contains(codesOf(d), want) {
+			return fmt.Errorf("it finds %v, %v", codesOf(d), err)
+		}
+		return nil
 	})
 }

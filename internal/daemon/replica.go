@@ -82,6 +82,11 @@ func (c *current) MoveLeadership(ctx context.Context, to string) (leader string,
 	return s.MoveLeadership(ctx, to)
 }
 
+func (c *current) Departed(ctx context.Context, m *state.Member) bool {
+	s, err := c.get()
+	return err == nil && s.Departed(ctx, m)
+}
+
 // Local is the local view, nil before the store is open.
 func (c *current) Local() *raftstore.View {
 	if s := c.store.Load(); s != nil {

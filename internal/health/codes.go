@@ -28,6 +28,7 @@ const (
 	TooFewVoters    Code = "too_few_voters"
 	NoSlack         Code = "no_slack"
 	Fenced          Code = "fenced"
+	Rival           Code = "rival"
 	Removed         Code = "removed"
 	RemovalStuck    Code = "removal_stuck"
 	MaintenanceLong Code = "maintenance_long"
@@ -40,6 +41,6 @@ func Codes() []Code {
 	return []Code{
 		NoQuorum, MemberOffline, MemberHangs, MemberUnheard, MemberRefuses, WrongServer, OneWay, LinkBroken, Partition, ClockSkew,
 		VersionsDiffer, CommandVersion, DiskHangs, DiskSlow, DiskFull, DiskLow, Lag, CertExpired, CertNotYetValid, CertExpires,
-		TooFewVoters, NoSlack, Fenced, Removed, RemovalStuck, MaintenanceLong, EntityErrored, EntityPending,
+		TooFewVoters, NoSlack, Fenced, Rival, Removed, RemovalStuck, MaintenanceLong, EntityErrored, EntityPending,
 	}
 }

@@ -380,6 +380,16 @@ var cases = []struct {
 		[]string{"error fenced m4"}, []string{"docs/recover.md"},
 	},
 	{
+		"members of a rival are told of together, and not as fenced ones", 5,
+		func(e *Evidence) {
+			for _, name := range []string{"m4", "m5"} {
+				e.down(name, api.ReachRejected)
+				e.member(name).Fenced, e.member(name).Rival = true, true
+			}
+		},
+		[]string{"error rival m4 m5"}, []string{"m4 and m5 run in the other one", "choose the one to keep"},
+	},
+	{
 		"all but one are fenced", 3,
 		func(e *Evidence) {
 			e.Wanted = 1

@@ -39,6 +39,8 @@ type Member struct {
 	Removing time.Time
 	// Fenced is true if a recovery went on without the member.
 	Fenced bool
+	// Rival is true if it runs as a member of another cluster that was recovered from the same one.
+	Rival bool
 	// Report is what the member said; without one, Problem is why, one of api's Reach constants.
 	Report          *api.MemberReport
 	Problem, Detail string

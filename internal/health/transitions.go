@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"slices"
 
 	"incusd/api"
 )
@@ -25,8 +26,13 @@ func (d *diagnosis) out() bool {
 
 // transitions looks at what members are in the middle of.
 func (d *diagnosis) transitions() {
+	if rivals := slices.DeleteFunc(slices.Clone(d.Members), func(m Member) bool { return !m.Rival }); len(rivals) > 0 {
+		d.found(api.SeverityError, Rival, names(rivals),
+			fmt.Sprintf("The cluster was recovered twice, on members that did not know of each other: %s %s in the other one, which takes changes as well", list(names(rivals)), verb(rivals, "runs", "run")),
+			"choose the one to keep, and end the other before anybody uses both: see docs/recover.md, \"Two members were recovered\"")
+	}
 	for _, m := range d.Members {
-		if m.Fenced {
+		if m.Fenced && !m.Rival {
 			d.found(api.SeverityError, Fenced, []string{m.Name},
 				fmt.Sprintf("%s is shut out: the cluster was recovered without it", m.Name),
 				fmt.Sprintf("remove it (incus cluster remove --force %s), make its server a clean one (there: incus admin cluster reset) and let that join anew; see docs/recover.md", m.Name))

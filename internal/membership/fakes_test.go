@@ -199,6 +199,8 @@ func (b *bed) takeEntries() []string {
 // ID implements Store.
 func (b *bed) ID() string { return "id-1" }
 
+func (b *bed) Departed(context.Context, *state.Member) bool { return true }
+
 // Local implements LeaderStore.
 func (b *bed) Local() *raftstore.View {
 	b.mu.Lock()

@@ -13,6 +13,8 @@ import (
 const (
 	// removeTime is how long a request waits for the end of the removal that it began.
 	removeTime = 40 * time.Second
+	// departTime is how long a request waits until the removed server knows.
+	departTime = 5 * time.Second
 	// lookTime is the pause between two looks at a removal while nothing is heard of it.
 	lookTime = 100 * time.Millisecond
 )
@@ -45,6 +47,9 @@ func (s *Admissions) RemoveMember(ctx context.Context, name string, force, rotat
 	if err := s.awaitRemoval(ctx, m, self); err != nil {
 		return err
 	}
+	if m.ID != self && m.Fenced == 0 && !m.Offline {
+		s.awaitDeparture(ctx, m)
+	}
 	s.log.Info("Member removed", "member", name)
 	settle(ctx, s.store)
 	if rotate && m.ID != self {
@@ -76,6 +81,20 @@ func (s *Admissions) awaitRemoval(ctx context.Context, m *state.Member, self str
 		if !sleep(ctx, lookTime, changed) {
 			return api.Errorf(api.Timeout, "Member %q is still being removed: %s", m.Name, doing).
 				WithHint("the removal goes on by itself: see MESSAGE in incus cluster list, or wait for it with the same command again")
+		}
+	}
+}
+
+// awaitDeparture waits, within a bound, until the server that was m knows that it is removed. It is told
+// at its next word to any member; but if that one is gone by then, since it was removed as well or
+// was the last, nobody is left who could tell.
+func (s *Admissions) awaitDeparture(ctx context.Context, m *state.Member) {
+	ctx, cancel := context.WithTimeout(ctx, departTime)
+	defer cancel()
+	for !s.store.Departed(ctx, m) {
+		if !sleep(ctx, lookTime, nil) {
+			s.log.Warn("A removed member does not know it yet", "member", m.Name)
+			return
 		}
 	}
 }

@@ -20,6 +20,8 @@ type Store interface {
 	Read(ctx context.Context) (*raftstore.View, error)
 	// ID is this member's.
 	ID() string
+	// Departed tells whether the server that was m knows that it is no member, or is not there.
+	Departed(ctx context.Context, m *state.Member) bool
 }
 
 // An Adder adds a server to Raft's configuration as a non-voter, on the leader. It is

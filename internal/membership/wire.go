@@ -108,6 +108,8 @@ func liveness(view *raftstore.View, m *state.Member, now time.Time) (status, mes
 	switch {
 	case m.Removal != nil:
 		message = "Being removed: " + removalStep(view, m)
+	case view.Rivals[m.ID]:
+		message = "Runs in a rival: the cluster was recovered twice, here and there; see incus cluster doctor"
 	case m.Fenced != 0:
 		message = m.Reason
 	}

@@ -145,6 +145,7 @@ func (s *Store) dialPeer(ctx context.Context, peer Peer, purpose string) (net.Co
 	}
 	var refused *refusedError
 	if errors.As(err, &refused) {
+		s.rivals.meet(peer.ID, link.Lineage.of(refused.Lineage))
 		if link.Lineage.heeds(refused.Lineage) {
 			s.learnRemoval(refused.Removed)
 		}
@@ -281,7 +282,9 @@ func (e *Endpoint) admit(h hello, chain []*x509.Certificate) (*Store, *welcome) 
 func (s *Store) admitMember(h hello) *api.Error {
 	view := s.fsm.state.View()
 	m, hasRow := view.Member(h.From)
-	refusal, newer := judgeLineage(s.lineage(), view, h.Lineage)
+	own := s.lineage()
+	refusal, newer := judgeLineage(own, view, h.Lineage)
+	s.rivals.meet(h.From, own.of(h.Lineage))
 	switch {
 	case !newer || !hasRow || m.State != state.MemberActive:
 	case m.Fenced == 0:

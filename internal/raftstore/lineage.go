@@ -105,8 +105,8 @@ func fencedBy(view *state.View) *api.Error {
 		r.Name, r.At.Format(time.RFC3339), r.Incarnation)
 }
 
-// rivals is what a member says to another of which neither's lineage comes of the other's.
-func rivals(own Lineage, view *state.View, other Lineage) *api.Error {
+// refuseRival is what a member says to another of which neither's lineage comes of the other's.
+func refuseRival(own Lineage, view *state.View, other Lineage) *api.Error {
 	here := own.String()
 	if r, ok := view.Recovery(); ok {
 		here = fmt.Sprintf("%s, from the copy of %q at %s", own, r.Name, r.At.Format(time.RFC3339))
@@ -125,7 +125,7 @@ func judgeLineage(own Lineage, view *state.View, other Lineage) (refusal *api.Er
 	case kinNewer:
 		return api.Errorf(api.MemberFenced, "The cluster was recovered, as incarnation %d, without this member, which is of incarnation %d", other.Incarnation, own.Incarnation), true
 	case kinRival:
-		return rivals(own, view, other), false
+		return refuseRival(own, view, other), false
 	}
 	return nil, false
 }

@@ -94,7 +94,7 @@ func TestALongLineageFitsIntoAnOpeningMessage(t *testing.T) {
 		t.Fatalf("lineage %+v, before the last recovery %+v", l, before)
 	}
 	h := hello{Cluster: uuid.NewString(), From: uuid.NewString(), To: uuid.NewString(), Purpose: purposeAdopt, Lineage: l}
-	w := welcome{Lineage: l, Error: rivals(l, tables.View(), l), Removed: &state.Removed{ID: uuid.NewString(), Name: fmt.Sprintf("%063d", 1), Fingerprint: fmt.Sprintf("%064d", 1), Former: fmt.Sprintf("%064d", 2)}}
+	w := welcome{Lineage: l, Error: refuseRival(l, tables.View(), l), Removed: &state.Removed{ID: uuid.NewString(), Name: fmt.Sprintf("%063d", 1), Fingerprint: fmt.Sprintf("%064d", 1), Former: fmt.Sprintf("%064d", 2)}}
 	for _, v := range []any{h, w} {
 		data, err := json.Marshal(v)
 		if err != nil || len(data) >= maxHello/2 {

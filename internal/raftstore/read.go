@@ -21,6 +21,9 @@ type View struct {
 	Leader string
 	// Stale is nil for a linearizable view, and says why it is not.
 	Stale *Stale
+	// Rivals are the members, by ID, that this one lately met as members of a cluster that was recovered
+	// from the same one, independently. Only ReadOrStale gives them.
+	Rivals map[string]bool
 }
 
 // Stale says that a view is only what this member last knew.
@@ -79,6 +82,7 @@ func (s *Store) ReadOrStale(ctx context.Context) (*View, error) {
 	defer cancel()
 	v, err := s.Read(short)
 	if err == nil {
+		v.Rivals = s.rivals.list()
 		return v, nil
 	}
 	if ctx.Err() != nil {
@@ -99,7 +103,7 @@ func (s *Store) staleView(since time.Time) *View {
 	} else if q, ok := s.lostQuorum(); ok {
 		stale.Quorum = &q
 	}
-	return &View{View: v, Stale: stale}
+	return &View{View: v, Stale: stale, Rivals: s.rivals.list()}
 }
 
 // noQuorum refuses for want of a leader. Once the others were asked it says who is missing;

@@ -1,7 +1,9 @@
 package raftstore
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 
 	"incusd/api"
@@ -72,6 +74,18 @@ func (s *Store) outcast() error {
 		return reason
 	}
 	return nil
+}
+
+// Departed tells whether the server that was m, whose row is gone, has no part in the cluster any more,
+// by its own word, or is not there. It blocks for helloTime at most.
+func (s *Store) Departed(ctx context.Context, m *state.Member) bool {
+	ctx, cancel := context.WithTimeout(ctx, helloTime)
+	defer cancel()
+	conn, err := s.link().open(ctx, Peer{ID: m.ID, Address: m.Address, Fingerprint: m.Fingerprint, Former: m.Former}, purposeCall)
+	if err == nil {
+		conn.Close()
+	}
+	return err != nil && !errors.Is(err, context.DeadlineExceeded)
 }
 
 func (s *Store) removed() bool {

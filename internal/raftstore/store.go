@@ -45,6 +45,7 @@ type Store struct {
 	moves    moves
 	roll     roll
 	standing standing
+	rivals   rivals
 
 	// shutOut is why this member takes no part any more; nil while it does.
 	shutOut atomic.Pointer[api.Error]
