@@ -219,8 +219,13 @@ func (d *dialogue) byPassword(ctx context.Context, p *preseed) (*api.JoinReport,
 	}
 	for try := 1; ; try++ {
 		password, err := d.secret(ctx, "Cluster trust password: ")
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case password == "":
+			d.invalid(errors.New("Without a password or a join token no server joins"))
+			try--
+			continue
 		}
 		p.Cluster.ClusterPassword = password
 		report, err := d.preflight(ctx, p, client.CanonicalAddress(member), certificate)

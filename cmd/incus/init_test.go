@@ -592,7 +592,11 @@ func TestDialogueJoinsByPassword(t *testing.T) {
 		return c.cert, nil
 	}
 	s.world.preflight = func(_ context.Context, _ string, _ *x509.Certificate, req api.JoinRequest) (*api.JoinReport, error) {
-		if req.Password != "right" {
+		switch req.Password {
+		case "right":
+		case "":
+			return nil, api.TokenNotClaimed
+		default:
 			return nil, api.PasswordWrong
 		}
 		return &api.JoinReport{MemberConfig: []api.ClusterMemberConfigKey{
@@ -600,7 +604,7 @@ func TestDialogueJoinsByPassword(t *testing.T) {
 		}}, nil
 	}
 	fingerprint := client.Fingerprint(c.cert)
-	if !s.run("yes\n\nyes\nno\nserver2\n10.0.0.9\n10.0.0.1\nabc\n"+fingerprint+"\nwrong\nright\nyes\n/srv\nno\n", "admin", "init") {
+	if !s.run("yes\n\nyes\nno\nserver2\n10.0.0.9\n10.0.0.1\nabc\n"+fingerprint+"\nwrong\n\nright\nyes\n/srv\nno\n", "admin", "init") {
 		t.Fatal(s.stderr.String())
 	}
 	got := s.stdout.String()
@@ -608,7 +612,7 @@ func TestDialogueJoinsByPassword(t *testing.T) {
 	const ofWhom = "IP address or FQDN of an existing cluster member (may include port): "
 	want := askClustering + askAddress + askJoining + askHasToken + askName + ofWhom + ofWhom + "Cluster fingerprint: " + fingerprint + "\n" +
 		"You can validate this fingerprint by running \"incus info\" locally on an existing cluster member.\n" + isCorrect + isCorrect +
-		"Cluster trust password: Cluster trust password: " + askLoss + "Choose \"source\" property for storage pool \"local\": " + askPrint
+		strings.Repeat("Cluster trust password: ", 3) + askLoss + "Choose \"source\" property for storage pool \"local\": " + askPrint
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -210,7 +211,9 @@ func (d *Daemon) start() error {
 
 // openLocal opens what is this server's alone: its directory, settings and key.
 func (d *Daemon) openLocal() error {
-	if err := d.cfg.Paths.prepare(); err != nil {
+	if err := d.cfg.Paths.prepare(); errors.Is(err, fs.ErrPermission) {
+		return api.Errorf(api.NotPermitted, "state directory: %v", err).WithHint("run incusd as root, or give it an INCUS_DIR in which this user may write")
+	} else if err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	if err := d.cfg.Paths.protect(d.log); err != nil {

@@ -88,7 +88,7 @@ func Validate(kind, name string, config map[string]string) (map[string]string, e
 	schema, ok := keys[kind]
 	switch {
 	case kind == "ovn":
-		return nil, api.Errorf(api.DriverUnavailable, "Network type %q isn't available: OVN is not supported by this daemon", kind)
+		return nil, api.Errorf(api.DriverUnavailable, "Network type %q isn't available: OVN is not supported by this daemon", kind).WithHint("use one of %s", strings.Join(Types(), ", "))
 	case !ok:
 		return nil, api.Errorf(api.ConfigInvalid, "Invalid network type %q; use one of %s", kind, strings.Join(Types(), ", "))
 	}

@@ -94,8 +94,14 @@ func (s *Store) follow(ctx context.Context, n CommitNotice) {
 }
 
 func (s *Store) undecided(ctx context.Context, maybe bool, why string) error {
-	if maybe {
+	switch failed := s.failed.Load(); {
+	case maybe && failed != nil:
+		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: this member stopped before the change was certain (%v)", *failed).
+			WithHint("%s; then look whether the change was made", api.AsError(*failed).NextStep())
+	case maybe:
 		return api.Errorf(api.OutcomeUnknown, "Outcome unknown: the change was sent, and no answer came (%s)", why)
+	case failed != nil:
+		return *failed
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()

@@ -24,6 +24,7 @@ type Store struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 	failure   chan error
+	failed    atomic.Pointer[error] // what failure had
 	// spawnMu keeps wg from growing once shutdown waits for it.
 	spawnMu  sync.Mutex
 	stopping bool
@@ -340,6 +341,7 @@ func (s *Store) Failed() <-chan error { return s.failure }
 
 // fail stops this member's part in the cluster with a reason.
 func (s *Store) fail(err error) {
+	s.failed.CompareAndSwap(nil, &err)
 	select {
 	case s.failure <- err:
 		s.cfg.Logger.Error("the replicated store has stopped", "err", err)

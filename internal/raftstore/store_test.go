@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -353,8 +354,10 @@ func TestFullDiskStopsTheMemberWithTheReason(t *testing.T) {
 	disk.full.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := n.store.Propose(ctx, command(t, state.KindConfigSet, state.ConfigSet{Set: map[string]string{"user.x": "1"}})); err == nil {
-		t.Fatal("a write was acknowledged on a full disk")
+	_, err := n.store.Propose(ctx, command(t, state.KindConfigSet, state.ConfigSet{Set: map[string]string{"user.x": "1"}}))
+	wantReason(t, err, api.OutcomeUnknown)
+	if refusal := api.AsError(err); !strings.Contains(refusal.Message, "no space left on device") || !strings.HasPrefix(refusal.Hint, "free space on the disk") {
+		t.Errorf("the writer is told %q, %q", refusal.Message, refusal.Hint)
 	}
 	wantReason(t, <-n.store.Failed(), api.DiskFull)
 }

@@ -151,7 +151,7 @@ func (m *Manager) driver(ctx context.Context, name string) (driver, error) {
 	switch {
 	case ok:
 	case slices.Contains(remoteDrivers, name):
-		return nil, api.Errorf(api.DriverUnavailable, "The storage driver %q isn't offered by this daemon", name)
+		return nil, api.Errorf(api.DriverUnavailable, "The storage driver %q isn't offered by this daemon", name).WithHint("choose another one; incus info lists those that work here")
 	default:
 		return nil, api.Errorf(api.ConfigInvalid, "Invalid storage driver %q; use one of %s", name, strings.Join(driverNames, ", "))
 	}

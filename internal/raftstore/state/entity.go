@@ -392,7 +392,7 @@ func checkEntityConfig(description string, configs ...map[string]string) error {
 }
 
 // stepError is a refusal of one of the two steps, which the protocol answers with 500.
-func stepError(reason api.Reason, format string, args ...any) error {
+func stepError(reason api.Reason, format string, args ...any) *api.Error {
 	return api.Errorf(reason, format, args...).WithCode(500)
 }
 
@@ -495,7 +495,8 @@ func (tx *transaction) placeEntity(e *Entity, b *EntityCreate, defined bool) err
 		return tx.placeOn(e, b)
 	}
 	if !defined {
-		return stepError(api.BadRequest, "%s not pending on any node (use --target <node> first)", e.short())
+		return stepError(api.BadRequest, "%s not pending on any node (use --target <node> first)", e.short()).
+			WithHint("say first what is each member's own: the same command with --target MEMBER, once for each member of the cluster")
 	}
 	var missing []string
 	for _, m := range members {
