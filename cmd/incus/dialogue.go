@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"incusd/api"
@@ -97,7 +98,10 @@ func (d *dialogue) address(ctx context.Context) (string, error) {
 
 // checkAddress refuses what no other server could connect to.
 func checkAddress(text string) error {
-	host, _, err := net.SplitHostPort(client.CanonicalAddress(text))
+	host, port, err := net.SplitHostPort(client.CanonicalAddress(text))
+	if n, notNumber := strconv.Atoi(port); notNumber == nil && (n < 1 || n > 65535) {
+		return errors.New("A port is a number from 1 to 65535")
+	}
 	if ip := net.ParseIP(host); err != nil || host == "" || strings.ContainsAny(host, " \t/") || ip != nil && ip.IsUnspecified() {
 		return errors.New("Invalid IP address or DNS name")
 	}

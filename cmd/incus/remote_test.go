@@ -370,7 +370,7 @@ func TestAddressesAreNormalized(t *testing.T) {
 		"10.0.0.1": "https://10.0.0.1:8443", "a.example:1": "https://a.example:1", "https://a": "https://a:8443",
 		"https://a:443/some/path": "https://a:443", "fe80::1": "https://[fe80::1]:8443", "[::1]:99": "https://[::1]:99",
 		"unix:///run/s": "unix:///run/s", "/run/s": "unix:///run/s", "unix://": "unix://", "unix:/x": "unix:///x",
-		"": "", "ftp://a": "", "unix://a": "", "a b": "", "https://u:p@a": "", "0.0.0.0": "", "https://": "",
+		"": "", "ftp://a": "", "unix://a": "", "a b": "", "https://u:p@a": "", "0.0.0.0": "", "https://": "", "a:0": "", "a:65536": "",
 	} {
 		got, err := normalizeAddress(text)
 		if got != want || (err != nil) != (want == "") {
