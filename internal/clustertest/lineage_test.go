@@ -1,6 +1,7 @@
 package clustertest_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,7 +83,15 @@ func TestARemovedMemberIsRecoveredFrom(t *testing.T) {
 		c.Eventually("m3 knows", func() error { return wantReason(set(all[2], "user.y", "1"), api.MemberRemoved) })
 		all[0].Kill()
 		all[1].Kill()
-		recoverOn(c, all[2])
+		all[2].Stop()
+		if err := all[2].Recover(c.Context(), false, nil); !errors.Is(err, api.MemberRemoved) {
+			t.Errorf("without force: %v", err)
+		}
+		if err := all[2].Recover(c.Context(), true, nil); err != nil {
+			t.Fatal(err)
+		}
+		all[2].MustStart()
+		c.Eventually("writes go through", func() error { return set(all[2], "user.recovered", "1") })
 		if v, err := get(all[2], "user.x"); err != nil || v != "1" {
 			t.Errorf("user.x is %q, %v", v, err)
 		}
