@@ -10,6 +10,7 @@ import (
 	"incusd/api"
 	"incusd/internal/clustertest"
 	"incusd/internal/daemon"
+	"incusd/internal/raftstore"
 )
 
 // requireAddress waits until all running members know that the server is at address, and
@@ -141,6 +142,30 @@ func TestMemberThatRestartsElsewhereAnnouncesItself(t *testing.T) {
 			requireAddress(c, mover, address)
 		})
 	}
+}
+
+// Nobody tells it anything at its new address before it has told others of it.
+func TestLeaderThatGetsNoAnswerToItsMoveTellsAgain(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c, trap := trapped(t, 3, raftstore.PointAppend)
+		mover := c.Leader()
+		trap.armed.Store(true)
+		done := make(chan error, 1)
+		go func() { done <- mover.MoveTo(c.Context(), mover.Host+":9443", false) }()
+		awaitCaught(t, trap, done)
+		for _, s := range c.Servers() {
+			if s != mover {
+				c.Net.CutOneWay(mover.Host, s.Host)
+			}
+		}
+		close(trap.release)
+		if err := <-done; !errors.Is(err, api.OutcomeUnknown) {
+			t.Fatalf("the move: %v", err)
+		}
+		requireSettled(t, c, mover)
+		c.Net.Heal()
+		requireAddress(c, mover, mover.Host+":9443")
+	})
 }
 
 // It cannot be elected, since it lacks an entry, and the other one needs its vote: the cluster

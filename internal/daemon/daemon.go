@@ -94,6 +94,8 @@ type Daemon struct {
 	startingOver turn
 	// turns are what watchStanding is to do; see inTurn.
 	turns chan func()
+	// untold wakes keepAddress: a move was noted, and whether the cluster knows of it is not known.
+	untold chan struct{}
 
 	own        *identity
 	local      *localstore.Store
@@ -175,6 +177,7 @@ func newDaemon(cfg Config) *Daemon {
 		done:         make(chan struct{}),
 		swapped:      make(chan struct{}),
 		turns:        make(chan func()),
+		untold:       make(chan struct{}, 1),
 		startingOver: make(turn, 1),
 		fenced:       make(chan struct{}, 1),
 	}

@@ -76,8 +76,15 @@ func (d *Daemon) moveTo(ctx context.Context, store *raftstore.Store, address str
 		return err
 	}
 	err := d.announce(ctx, store, address, look)
-	if err == nil || errors.Is(err, api.OutcomeUnknown) {
+	if errors.Is(err, api.OutcomeUnknown) {
+		select {
+		case d.untold <- struct{}{}:
+		default:
+		}
 		return err
+	}
+	if err == nil {
+		return nil
 	}
 	undo := map[string]string{keyClusterAddress: before[keyClusterAddress], keyCoreAddress: before[keyCoreAddress]}
 	if undoErr := d.local.SetConfig(undo); undoErr != nil {
@@ -122,6 +129,7 @@ func (d *Daemon) keepAddress() {
 		}
 		select {
 		case <-view.WatchMembers():
+		case <-d.untold: // nobody tells a member anything who does not know where it is
 		case <-again:
 		case <-swapped:
 		case <-d.ctx.Done():
