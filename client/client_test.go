@@ -441,3 +441,14 @@ func TestFindMemberTakesTheAddressWithTheRightCertificate(t *testing.T) {
 		t.Errorf("nobody there: %v", err)
 	}
 }
+
+func TestWhoMayNotAskDoesNotWaitForTheDaemon(t *testing.T) {
+	server, c := connect(t, client.Options{})
+	server.Handle("GET /internal/ready", func(w http.ResponseWriter, _ *http.Request) {
+		clienttest.Error(w, http.StatusForbidden, "not authorized", &api.Error{Reason: api.NotAuthorized})
+	})
+	start := time.Now()
+	if err := c.WaitReady(t.Context(), time.Minute); !errors.Is(err, api.NotAuthorized) || time.Since(start) > 30*time.Second {
+		t.Errorf("after %s: %v", time.Since(start), err)
+	}
+}

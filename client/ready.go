@@ -21,8 +21,8 @@ func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {
 	last := errors.New("no answer")
 	for {
 		err := c.Ready(limited)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, api.NotAuthorized) && errors.Is(last, api.NotAuthorized) {
+			return err // who may not ask is not told later either; a new socket gets its owner in a moment
 		}
 		if limited.Err() == nil {
 			last = err

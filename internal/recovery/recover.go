@@ -189,5 +189,9 @@ func exists(path string) error {
 		return api.Errorf(api.NotFound, "%s is not there: no daemon was ever started with this INCUS_DIR", path).
 			WithHint("set INCUS_DIR to the state directory of the server")
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return api.Errorf(api.NotAuthorized, "You may not read %s", path).
+			WithHint("run the command as root, or as the user of the daemon")
+	}
 	return err
 }
