@@ -138,22 +138,6 @@ func (s *Server) SetLocal(set map[string]string) error {
 	return errors.Join(local.SetConfig(set), local.Close())
 }
 
-// Ended waits until the daemon has stopped by itself and returns the reason.
-func (s *Server) Ended() error {
-	s.mu.Lock()
-	d := s.daemon
-	s.mu.Unlock()
-	if d == nil {
-		return errors.New("the server does not run")
-	}
-	select {
-	case <-d.Done():
-		return d.Err()
-	case <-s.C.Context().Done():
-		return errors.New("the daemon goes on")
-	}
-}
-
 // Runs tells whether the server runs.
 func (s *Server) Runs() bool {
 	s.mu.Lock()
