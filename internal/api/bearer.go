@@ -54,8 +54,11 @@ func (s *Server) byBearer(ctx context.Context, c *caller, text string) {
 		s.limits.forgeries.allow(source)
 		return
 	}
+	was := *c
 	c.projects, c.bearer = nil, signed
-	c.client(row)
+	if !c.client(row, s.cfg.Now()) {
+		*c = was
+	}
 }
 
 // clientCertificate finds the certificate of a client by its whole fingerprint.

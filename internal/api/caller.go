@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/internal/config"
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 	"incusd/internal/trust"
@@ -29,6 +30,10 @@ const (
 	headerForwardedProtocol = "X-Incus-forwarded-protocol"
 	headerForwardedHost     = "X-Incus-forwarded-host"
 )
+
+// forwardedVouched is the protocol that a member names for whom the authority vouches. Others cannot
+// judge that: they have no certificate.
+const forwardedVouched = "tls-authority"
 
 // Agents of members that act for themselves and want a purely local answer.
 const (
@@ -54,6 +59,10 @@ type caller struct {
 	bearer *bearer
 	// projects are all that a restricted client may use.
 	projects []string
+	// authority must have signed the certificates of clients, if this server has one.
+	authority *trust.Authority
+	// vouched is true for a client that is trusted by the authority's word alone.
+	vouched bool
 	// forwarded is true when another member passes the request on.
 	forwarded bool
 	// removed is the refusal of a server that was a member, nil for all others.
@@ -77,7 +86,7 @@ func (s *Server) authenticate(r *http.Request, listener ListenerKind) (caller, e
 	if listener == UnixListener {
 		return caller{kind: UnixSocket, username: unixUser(r.Context()), protocol: protocolUnix}, nil
 	}
-	c := caller{kind: Stranger, address: hostOf(r.RemoteAddr)}
+	c := caller{kind: Stranger, address: hostOf(r.RemoteAddr), authority: s.cfg.Authority}
 	if r.TLS == nil {
 		return c, api.Errorf(api.NotAuthorized, "Bad/missing TLS on network query")
 	}
@@ -137,7 +146,7 @@ func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 		return true
 	}
 	if cert, ok := view.Certificate(c.fingerprint); ok && same(cert.Fingerprint, c.fingerprint) {
-		return c.client(cert)
+		return c.client(cert, now)
 	}
 	if t, ok := view.TokenByClaim(c.fingerprint); ok && same(t.ClaimedBy, c.fingerprint) && t.ClaimHolds(now) {
 		c.kind, c.protocol, c.username = Joiner, protocolTLS, c.fingerprint
@@ -145,8 +154,19 @@ func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 	}
 	if r, ok := view.RemovedByFingerprint(c.fingerprint); ok {
 		c.removed = r.Refusal()
+		return false
+	}
+	if trustsAuthority(view) && c.authority.Vouches(c.certificate, now) {
+		c.kind, c.protocol, c.username, c.vouched = Client, protocolTLS, c.fingerprint, true
+		return true
 	}
 	return false
+}
+
+// trustsAuthority tells whether clients are trusted whose certificates the authority has signed, and
+// which are not in the trust store.
+func trustsAuthority(view *raftstore.View) bool {
+	return config.GetBool(view.Config(), "core.trust_ca_certificates")
 }
 
 // staysAs tells whether view still gives the caller the rights that it has. The socket is judged at
@@ -155,12 +175,12 @@ func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
 	if c.kind == UnixSocket {
 		return true
 	}
-	again := caller{certificate: c.certificate, fingerprint: c.fingerprint}
+	again := caller{certificate: c.certificate, fingerprint: c.fingerprint, authority: c.authority}
 	if c.bearer != nil {
 		if !now.Before(c.bearer.until) {
 			return false
 		}
-		again = caller{certificate: c.bearer.certificate, fingerprint: c.username}
+		again = caller{certificate: c.bearer.certificate, fingerprint: c.username, authority: c.authority}
 	}
 	if trust.CheckValid(again.certificate, now) != nil || !again.identify(view, now) {
 		return false
@@ -172,9 +192,12 @@ func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
 		if c.protocol != protocolTLS {
 			return true // a process or a member, whom only that member can judge
 		}
+		if c.vouched {
+			return trustsAuthority(view)
+		}
 		cert, ok := view.Certificate(c.username)
-		again = caller{}
-		if !ok || !again.client(cert) {
+		again = caller{authority: c.authority}
+		if !ok || !again.client(cert, now) {
 			return false
 		}
 	}
@@ -210,9 +233,21 @@ func (s *Server) whileTrusted(ctx context.Context, c *caller) (_ context.Context
 	return ctx, func() { end(nil); <-ended }
 }
 
+// allows tells whether the authority, if there is one, has signed a trusted certificate.
+func (c *caller) allows(cert *state.Certificate, now time.Time) bool {
+	if c.authority == nil {
+		return true
+	}
+	parsed, err := trust.ParseCertificate(cert.PEM)
+	return err == nil && c.authority.Allows(parsed, now)
+}
+
 // client gives the caller the rights of a trusted certificate. Certificates of type
 // server open nothing: those of members are in their rows.
-func (c *caller) client(cert *state.Certificate) bool {
+func (c *caller) client(cert *state.Certificate, now time.Time) bool {
+	if !c.allows(cert, now) {
+		return false
+	}
 	switch cert.Type {
 	case api.CertificateMetrics:
 		c.kind, c.protocol, c.username = Metrics, protocolTLS, cert.Fingerprint
@@ -245,13 +280,26 @@ func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
 		return c, nil
 	case protocolCluster:
 		return c, nil
+	case forwardedVouched:
+		if view := s.cfg.Store.Local(); view != nil && trustsAuthority(view) {
+			c.kind, c.protocol, c.vouched = Client, protocolTLS, true
+			return c, nil
+		}
 	case protocolTLS:
-		if cert, ok := s.forwardedClient(r.Context(), c.username); ok && c.client(cert) {
+		if cert, ok := s.forwardedClient(r.Context(), c.username); ok && c.client(cert, s.cfg.Now()) {
 			return c, nil
 		}
 	}
 	c.kind = Stranger
 	return c, api.Errorf(api.NotAuthorized, "not authorized")
+}
+
+// forwardedProtocol is how the caller is known, as other members are told.
+func (c *caller) forwardedProtocol() string {
+	if c.vouched {
+		return forwardedVouched
+	}
+	return c.protocol
 }
 
 // forwardedClient finds the certificate of a client for whom a member asks.

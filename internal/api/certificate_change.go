@@ -87,7 +87,7 @@ func (s *Server) replacement(c *call, text string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trust.CheckValid(cert, s.cfg.Now()); err != nil || c.caller.admin() || !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+	if err := s.checkClient(cert); err != nil || c.caller.admin() || !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
 		return cert, err
 	}
 	if _, err := trust.VerifyBearer(bearerOf(c.Request), cert, s.cfg.Now()); err != nil {

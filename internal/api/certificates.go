@@ -241,6 +241,19 @@ func (s *Server) refuseTrusted(ctx context.Context, token *api.ClusterMemberJoin
 	return nil
 }
 
+// checkClient tells why no client could use a certificate.
+func (s *Server) checkClient(cert *x509.Certificate) error {
+	now := s.cfg.Now()
+	if err := trust.CheckValid(cert, now); err != nil {
+		return err
+	}
+	if !s.cfg.Authority.Allows(cert, now) {
+		return api.Errorf(api.CertInvalid, "The certificate is not signed by the authority that this server wants, or was revoked").
+			WithHint("clients need a certificate of the authority in server.ca, in the server's state directory")
+	}
+	return nil
+}
+
 // addClient trusts a client from now on.
 func (s *Server) addClient(c *call, req *api.CertificatesPost) (reply, error) {
 	if err := checkClientType(req.Type); err != nil {
@@ -251,7 +264,7 @@ func (s *Server) addClient(c *call, req *api.CertificatesPost) (reply, error) {
 		return reply{}, err
 	}
 	now := s.cfg.Now().UTC()
-	if err := trust.CheckValid(cert, now); err != nil {
+	if err := s.checkClient(cert); err != nil {
 		return reply{}, err
 	}
 	view, err := s.read(c.Context())

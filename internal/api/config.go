@@ -14,9 +14,10 @@ import (
 	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 	"incusd/internal/tokens"
+	"incusd/internal/trust"
 )
 
-// Config is what a Server works with. All fields are needed.
+// Config is what a Server works with. All fields but Authority are needed.
 type Config struct {
 	Store  Store
 	Tokens Tokens
@@ -47,6 +48,8 @@ type Config struct {
 	// Peer returns what reaches m with this server's own certificate and accepts
 	// nobody but m. It is used with URLs of m.Address.
 	Peer func(m *state.Member) http.RoundTripper
+	// Authority must have signed the certificates of clients; nil if this server has none.
+	Authority *trust.Authority
 	// Now is the clock by which certificates and claims are judged.
 	Now func() time.Time
 	Log *slog.Logger

@@ -42,6 +42,9 @@ func (s *Server) redeemInvitation(c *call, token *api.CertificateAddToken) (repl
 	if err != nil {
 		return reply{}, err
 	}
+	if err := s.checkClient(cert); err != nil {
+		return reply{}, err
+	}
 	if c.caller.kind == Client && !s.hasRedeemed(&c.caller, token.Secret) {
 		return reply{}, api.Errorf(api.BadRequest, "Client is already trusted")
 	}

@@ -5,7 +5,6 @@ import "time"
 const (
 	noOIDC          = "OpenID Connect is not supported yet, so nobody could log in with it"
 	noAuthorization = "authorization back-ends are not supported yet, so the rules would not be enforced"
-	noCA            = "trust by certificate authority is not supported yet, so the key would have no effect"
 
 	day = 24 * time.Hour
 
@@ -65,7 +64,7 @@ var table = []Key{
 	{Name: "core.remote_token_expiry", Scope: Cluster, Doc: "Time after which a certificate add token expires; unset means never", Values: expiryForm, Validate: expiryRule},
 	{Name: "core.shutdown_action", Scope: Cluster, Default: "shutdown", Doc: "What happens to instances when the server shuts down", Values: "`shutdown` or `evacuate`", Validate: oneOf("shutdown", "evacuate"), Stored: true},
 	{Name: "core.trust_password", Scope: Cluster, Doc: "Password with which servers may join without a token; stored as a hash, shown as `true`", Values: "text of one line, at most 256 bytes", Validate: passwordRule, Secret: true, Hashed: true},
-	{Name: "core.trust_ca_certificates", Scope: Cluster, Type: Bool, Default: "false", Doc: "Whether clients with a certificate of the server's CA are trusted", Refused: noCA},
+	{Name: "core.trust_ca_certificates", Scope: Cluster, Type: Bool, Default: "false", Doc: "Whether clients are trusted whose certificate is for clients only and signed by the CA in `server.ca`"},
 
 	// Users' own.
 	{Name: userPrefix + "*", Scope: Cluster, Doc: "Free for users; `user.ui.*` can be read by anyone who can reach the API"},

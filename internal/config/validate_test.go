@@ -69,7 +69,7 @@ func TestValidateNormalizesAndJudges(t *testing.T) {
 		{key: "oidc.scopes", value: "openid, offline_access", want: "openid, offline_access"},
 		{key: "authorization.client.tls", value: "allow", wantErr: noAuthorization},
 		{key: "authorization.scriptlet", value: "x", wantErr: noAuthorization},
-		{key: "core.trust_ca_certificates", value: "yes", wantErr: noCA},
+		{key: "core.trust_ca_certificates", value: "yes", want: "true"},
 		{key: "core.trust_ca_certificates", value: "no", want: "false"},
 		{key: "core.trust_ca_certificates", value: "maybe", wantErr: "invalid boolean"},
 	} {

@@ -98,6 +98,7 @@ type Daemon struct {
 	untold chan struct{}
 
 	own        *identity
+	authority  *trust.Authority // nil without server.ca
 	local      *localstore.Store
 	current    *current
 	endpoint   *raftstore.Endpoint
@@ -230,6 +231,12 @@ func (d *Daemon) openLocal() error {
 	if d.local, err = localstore.Open(d.cfg.Paths.localStore()); err != nil {
 		return err
 	}
+	if d.authority, err = trust.LoadAuthority(d.cfg.Paths.Dir); err != nil {
+		return err
+	}
+	if d.authority != nil {
+		d.log.Info("clients need a certificate that the authority in server.ca has signed")
+	}
 	own, err := trust.LoadOrGenerate(d.cfg.Paths.Dir, "server", d.cfg.Now())
 	if err != nil {
 		return err
@@ -291,6 +298,7 @@ func (d *Daemon) buildServices() error {
 		Facts:          facts,
 		Certificate:    d.network.describe,
 		Peer:           d.peers.of,
+		Authority:      d.authority,
 		Now:            d.cfg.Now,
 		Log:            d.log,
 	})

@@ -47,13 +47,15 @@ func load(certFile, keyFile string) (*KeyPair, error) {
 }
 
 // readFile reads a file of at most maxMaterial bytes.
-func readFile(name string) ([]byte, error) {
+func readFile(name string) ([]byte, error) { return readUpTo(name, maxMaterial) }
+
+func readUpTo(name string, limit int64) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxMaterial {
-		return nil, fmt.Errorf("%s has %d bytes, expected a certificate or key of at most %d", name, info.Size(), maxMaterial)
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s has %d bytes, the limit is %d", name, info.Size(), limit)
 	}
 	return os.ReadFile(name)
 }
