@@ -12,7 +12,7 @@ FUZZTIME    ?= 10s
 GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w"
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint deadcode fuzz histories bench demo demo-stop docs clean
+.PHONY: help build test lint deadcode fuzz histories failures bench demo demo-stop docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ fuzz: ## fuzz each target for FUZZTIME (10s)
 
 histories: build ## check histories under faults that no run has had yet
 	INCUS_BIN_DIR="$(CURDIR)/bin" HISTORIES_SEED=$$(date +%s) HISTORIES_RUNS=20 $(GO) test ./test/histories -count=1 -v -timeout 30m
+
+failures: ## let one and two members fail at every step, in clusters of every size; takes hours
+	FAILURES_EVERY=$${FAILURES_EVERY:-1} $(GO) test ./internal/clustertest -run TestEveryFailureAtEachStep -count=1 -timeout 24h
 
 bench: build ## measure a cluster of three processes; prints a table
 	$(GO) run ./test/bench -bin bin $(BENCHFLAGS)

@@ -8,102 +8,540 @@ package clustertest_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"incusd/api"
 	"incusd/internal/clustertest"
+	"incusd/internal/config"
+	"incusd/internal/daemon"
 	"incusd/internal/raftstore"
 )
 
-// TestSingleAndDoubleFailuresEndInTheRightRoles kills one or two members of each kind at
-// once, in clusters of each size. Where a majority of the voters lives, the roles are right
-// again after the threshold; else nothing is changed, and all is right when one is back.
-func TestSingleAndDoubleFailuresEndInTheRightRoles(t *testing.T) {
-	cases := map[int][]string{
-		1: {"L"},
-		2: {"L", "S", "LS"},
-		3: {"L", "V", "LV", "VV"},
-		4: {"L", "V", "S", "LV", "LS", "VV", "VS"},
-		5: {"L", "V", "S", "LV", "LS", "VV", "VS", "SS"},
-		6: {"L", "S", "-", "LV", "L-", "VS", "V-", "SS", "S-"},
-		7: {"V", "LS", "VV", "--"},
+// sampleEnv names how sparse a sample of the failures is taken: 1 takes all, as `make failures` does.
+const sampleEnv = "FAILURES_EVERY"
+
+// sampleEvery is what an ordinary run takes: about fifty.
+const sampleEvery = 158
+
+// TestEveryFailureAtEachStepEndsInTheRightRoles lets one or two servers of each kind fail, in each
+// way, at each step of whatever changes votes, members and addresses, in clusters of each size.
+// Where most of the voters are left the cluster goes on. Where they are not, it says so, changes
+// nothing, and is right again when enough are back. In the end all is as the administrator wanted
+// it, and nothing that was acknowledged is lost.
+func TestEveryFailureAtEachStepEndsInTheRightRoles(t *testing.T) {
+	every := sampleEvery
+	if text := os.Getenv(sampleEnv); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("%s is %q, expected a number from 1", sampleEnv, text)
+		}
+		every = n
 	}
-	for size := 1; size <= 7; size++ {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			virtual(t, func(t *testing.T) {
-				c := clustertest.New(t, size)
-				quickOffline(t, c.Servers()[0])
-				requireSettled(t, c)
-				for n, letters := range cases[size] {
-					c.T = &named{t, letters}
-					failTogether(t, c, letters, fmt.Sprint(n))
-				}
-				c.T = t
-				c.RequireConverged()
-			})
+	all := failures()
+	t.Logf("every %d. of %d failures", every, len(all))
+	for i := 0; i < len(all); i += every {
+		t.Run(all[i].String(), func(t *testing.T) {
+			t.Parallel()
+			virtual(t, func(t *testing.T) { newTrial(t, all[i]).run() })
 		})
 	}
 }
 
-// named says in a failure which case it belongs to.
-type named struct {
-	testing.TB
-	letters string
+// A procedure changes who votes, who is a member, or where a member is.
+type procedure struct {
+	name string
+	// about is the letter of the member that it is about, as in roles.
+	about  byte
+	from   int // the smallest cluster that has such a member
+	before string
+	// points are the steps at which a server can be held, for a cluster of size.
+	points func(size int) []string
+	begin  func(x *trial) error
+	// finish does what an administrator does who had no answer.
+	finish func(x *trial)
 }
 
-func (n *named) Fatalf(format string, args ...any) {
-	n.TB.Helper()
-	n.TB.Fatalf("members %s die: %s", n.letters, fmt.Sprintf(format, args...))
+var procedures = []procedure{
+	{name: "rest", from: 1, points: func(int) []string { return []string{""} }},
+	{name: "removal", about: 'L', from: 2, points: whenRemoved(true), begin: (*trial).remove, finish: (*trial).requireRemoved},
+	{name: "removal", about: 'V', from: 3, points: whenRemoved(false), begin: (*trial).remove, finish: (*trial).requireRemoved},
+	{name: "removal", about: 'S', from: 2, points: proposedThen(daemon.PointLeft), begin: (*trial).remove, finish: (*trial).requireRemoved},
+	{name: "removal", about: '-', from: 6, points: proposedThen(daemon.PointLeft), begin: (*trial).remove, finish: (*trial).requireRemoved},
+	{name: "handover", about: 'L', from: 2, points: whenStopped(true), begin: (*trial).stop},
+	{name: "handover", about: 'V', from: 3, points: whenStopped(false), begin: (*trial).stop},
+	{name: "promotion", from: 5, points: proposedThen(raftstore.PointPromote, raftstore.PointPromoted), begin: wantVoters("5"), finish: requireVoters("5")},
+	{name: "demotion", from: 5, before: "5", points: proposedThen(raftstore.PointDemote, raftstore.PointDemoted), begin: wantVoters("3"), finish: requireVoters("3")},
+	{name: "move", about: 'L', from: 1, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
+	{name: "move", about: 'V', from: 3, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
+	{name: "move", about: 'S', from: 2, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
 }
 
-func failTogether(t *testing.T, c *clustertest.Cluster, letters, value string) {
-	t.Helper()
-	size := len(c.Servers())
-	var dead []*clustertest.Server
-	for i := range len(letters) {
-		dead = append(dead, pick(t, c, letters[i], dead...))
+var (
+	proposed = []string{raftstore.PointAppend, raftstore.PointCommitted}
+	promote  = []string{raftstore.PointPromote, raftstore.PointPromoted}
+	handOn   = []string{raftstore.PointTransfer}
+	demote   = []string{raftstore.PointDemote, raftstore.PointDemoted}
+)
+
+func proposedThen(points ...string) func(int) []string {
+	return func(int) []string { return slices.Concat(proposed, points) }
+}
+
+// whenRemoved lists the steps of the removal of a voter. Of three members nobody is promoted.
+func whenRemoved(leads bool) func(size int) []string {
+	return func(size int) []string {
+		points := proposed
+		if size != 3 {
+			points = slices.Concat(points, promote)
+		}
+		if leads {
+			points = slices.Concat(points, handOn)
+		}
+		return slices.Concat(points, demote, []string{daemon.PointLeft})
 	}
-	// Written by who survives, if anybody does.
-	if err := set(c.Leader(), "user.x", value); err != nil {
-		t.Fatalf("%s: %v", letters, err)
+}
+
+// whenStopped lists those of a voter's stop. Of three members it keeps its vote.
+func whenStopped(leads bool) func(size int) []string {
+	return func(size int) []string {
+		points := proposed
+		if size != 3 {
+			points = slices.Concat(points, promote, demote)
+		}
+		if leads {
+			points = slices.Concat(points, handOn)
+		}
+		return points
+	}
+}
+
+// A failure is one case: who fails, how, and when.
+type failure struct {
+	size int
+	procedure
+	point string
+	// who are the letters of those that fail: M for the member that it is about, X for the one
+	// that has taken over from it, else as in roles, before the procedure.
+	who string
+	how string
+}
+
+func (f failure) String() string {
+	about := ""
+	if f.about != 0 {
+		about = " of " + string(f.about)
+	}
+	return strings.Join(strings.Fields(fmt.Sprintf("%d: %s%s, %s %s %s", f.size, f.name, about, f.point, f.who, f.how)), "_")
+}
+
+// failures lists all cases.
+func failures() (all []failure) {
+	for _, p := range procedures {
+		for size := p.from; size <= 7; size++ {
+			if p.about != 0 && !strings.Contains(kinds(size, p, ""), "M") {
+				continue // three members have no stand-by
+			}
+			for _, point := range p.points(size) {
+				for _, who := range upToTwo(kinds(size, p, point)) {
+					for _, how := range []string{"killed", "cut off", "mute"} {
+						if size > 1 || how == "killed" {
+							all = append(all, failure{size, p, point, who, how})
+						}
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// kinds has a letter for each member: members of a kind have the same part to play.
+func kinds(size int, p procedure, point string) string {
+	limit := 3
+	if p.before != "" {
+		limit = 5
+	}
+	voters := odd(min(limit, size))
+	standby := min(2, size-voters)
+	letters := "L" + strings.Repeat("V", voters-1) + strings.Repeat("S", standby) + strings.Repeat("-", size-voters-standby)
+	if p.about != 0 {
+		letters = strings.Replace(letters, string(p.about), "M", 1)
+	}
+	if p.about == 'L' && slices.Contains(demote, point) { // another one leads by then
+		heir := "V"
+		if size == 2 {
+			heir = "S"
+		}
+		letters = strings.Replace(letters, heir, "X", 1)
+	}
+	return letters
+}
+
+// upToTwo lists the different ones and pairs among letters.
+func upToTwo(letters string) (out []string) {
+	for i := range letters {
+		out = append(out, letters[i:i+1])
+		for j := range i {
+			out = append(out, letters[j:j+1]+letters[i:i+1])
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// A trial is a cluster in which a failure happens.
+type trial struct {
+	*testing.T
+	failure
+	c       *clustertest.Cluster
+	ids     map[string]string // by host
+	subject *clustertest.Server
+	by      *clustertest.Server // asks for the procedure
+	down    []*clustertest.Server
+	written []string      // keys whose write was acknowledged
+	ended   chan struct{} // closed when the procedure's request has ended
+
+	armed   atomic.Bool
+	caught  chan *clustertest.Server
+	release chan error
+}
+
+// newTrial returns a trial whose cluster is at rest.
+func newTrial(t *testing.T, f failure) *trial {
+	x := &trial{
+		T: t, failure: f, c: &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}, ids: make(map[string]string),
+		ended: make(chan struct{}), caught: make(chan *clustertest.Server, 1), release: make(chan error, 1),
+	}
+	for i := range f.size {
+		s := x.c.AddServer(x.prepare)
+		if i == 0 {
+			s.MustBootstrap()
+			quickOffline(t, s)
+			if f.before != "" {
+				if err := set(s, "cluster.max_voters", f.before); err != nil {
+					t.Fatal(err)
+				}
+			}
+		} else {
+			s.MustJoin(x.c.Servers()[0])
+		}
+	}
+	x.await("rest", x.settled)
+	return x
+}
+
+func (x *trial) prepare(s *clustertest.Server) {
+	clustertest.OnReach(func(point string) error {
+		if point != x.point || !x.armed.CompareAndSwap(true, false) {
+			return nil
+		}
+		x.caught <- s
+		return <-x.release
+	})(s)
+}
+
+func (x *trial) run() {
+	victims := x.cast()
+	x.mustWrite("user.before")
+	held := x.start()
+	if i := slices.Index(victims, nil); i >= 0 { // who has taken over
+		victims[i] = held
+	}
+	stopped := x.down
+	x.down = append(x.down, victims...)
+	configurations := x.configurations()
+	x.fail(victims, held)
+	time.Sleep(13 * time.Second) // longer than the threshold
+	x.judge(configurations)
+	for len(x.down) > 0 {
+		i := max(0, slices.IndexFunc(x.down, func(s *clustertest.Server) bool { return x.votes(s, configurations) }))
+		x.back(x.down[i], stopped)
+		if quorate(configurations, x.down, x.ids) {
+			x.await("right roles when enough are back", x.settled)
+		}
+	}
+	<-x.ended
+	if x.finish != nil {
+		x.finish(x)
+	}
+	x.await("right roles in the end", x.settled)
+	x.c.RequireConverged() // one that has no leader yet answers from what it had
+	x.requireWritten()
+	for _, s := range x.c.Servers() {
+		s.Kill() // nothing is left to hand over
+	}
+}
+
+// cast finds those who play in the trial, by their roles before it. It leaves who is known only
+// when the failure happens as nil.
+func (x *trial) cast() (victims []*clustertest.Server) {
+	leader := x.c.Leader()
+	letters := []byte(roles(leader))
+	for _, m := range leader.View().Members() {
+		x.ids[m.Name] = m.ID
+	}
+	take := func(letter byte) *clustertest.Server {
+		i := slices.Index(letters, letter)
+		if i < 0 {
+			x.Fatalf("no %c in %s", letter, letters)
+		}
+		letters[i] = '.'
+		return x.c.Servers()[i]
+	}
+	if x.about != 0 {
+		x.subject = take(x.about)
+	}
+	for i := range x.who {
+		switch x.who[i] {
+		case 'M':
+			victims = append(victims, x.subject)
+		case 'X':
+			victims = append(victims, nil)
+		default:
+			victims = append(victims, take(x.who[i]))
+		}
+	}
+	x.by = leader
+	for _, s := range x.c.Servers() {
+		if s != x.subject && s != leader && !slices.Contains(victims, s) {
+			x.by = s
+		}
+	}
+	return victims
+}
+
+// start begins the procedure, and returns who is held at the point, nil if nobody is to be.
+func (x *trial) start() (held *clustertest.Server) {
+	if x.begin == nil {
+		close(x.ended)
+		return nil
+	}
+	x.armed.Store(true)
+	go func() {
+		defer close(x.ended)
+		x.Logf("the request: %v", x.begin(x))
+	}()
+	x.Cleanup(func() { close(x.release) })
+	select {
+	case held = <-x.caught:
+	case <-x.c.Context().Done():
+		x.Fatal("nobody came to the point")
+	}
+	if x.name == "handover" {
+		x.down = append(x.down, x.subject)
+	}
+	time.Sleep(20 * time.Millisecond) // what goes on beside it
+	return held
+}
+
+// fail lets the victims fail, and whoever is held go.
+func (x *trial) fail(victims []*clustertest.Server, held *clustertest.Server) {
+	for _, s := range victims {
+		x.cut(s)
 	}
 	var wg sync.WaitGroup
-	for _, s := range dead {
-		wg.Go(s.Kill)
+	var crash error
+	if x.how == "killed" {
+		for _, s := range victims {
+			x.c.Net.Kill(s.Host) // one that stops has no daemon any more that could be killed
+			wg.Go(s.Kill)
+		}
+		x.await("the victims are dead", func() error {
+			if slices.ContainsFunc(victims, (*clustertest.Server).Runs) {
+				return errors.New("one runs")
+			}
+			return nil
+		})
+		if slices.Contains(victims, held) {
+			crash = errCrash
+		}
 	}
+	x.release <- crash
 	wg.Wait()
-	lost := strings.Count(letters, "L") + strings.Count(letters, "V")
-	switch voters := odd(min(3, size)); {
-	case len(dead) == size:
-	case voters-lost > voters/2:
-		requireSettled(t, c, dead...)
-	default:
-		requireUnavailable(t, c)
-	}
-	dead[0].MustStart()
-	if lost == len(letters) || letters[0] != 'S' && letters[0] != '-' {
-		requireSettled(t, c, dead[1:]...)
-	}
-	for _, s := range dead[1:] {
-		s.MustStart()
-	}
-	requireSettled(t, c)
-	for _, s := range c.Servers() {
-		if got, err := get(s, "user.x"); err != nil || got != value {
-			t.Fatalf("%s: %s reads %q, %v", letters, s.Host, got, err)
+}
+
+// cut keeps a server from being heard, and unless it is mute from hearing.
+func (x *trial) cut(s *clustertest.Server) {
+	for _, other := range x.c.Servers() {
+		switch {
+		case other == s:
+		case x.how == "mute":
+			x.c.Net.CutOneWay(s.Host, other.Host)
+		default:
+			x.c.Net.Cut(s.Host, other.Host)
 		}
 	}
 }
 
-// requireUnavailable checks that those who are left say what is wrong, for longer than the
-// threshold, and change nothing.
-func requireUnavailable(t *testing.T, c *clustertest.Cluster) {
+// back ends the failure of s. Those in stopped were not cut off.
+func (x *trial) back(s *clustertest.Server, stopped []*clustertest.Server) {
+	if slices.Contains(stopped, s) {
+		<-x.ended
+	}
+	x.down = slices.DeleteFunc(x.down, func(o *clustertest.Server) bool { return o == s })
+	x.c.Net.Heal()
+	for _, o := range x.down {
+		if !slices.Contains(stopped, o) {
+			x.cut(o)
+		}
+	}
+	if !s.Runs() {
+		s.MustStart()
+	}
+}
+
+// judge checks what those do who are left, when they know that the others are not there.
+func (x *trial) judge(configurations []map[string]bool) {
+	if quorate(configurations, x.down, x.ids) || x.leader() != nil {
+		x.await("right roles of those who are left", x.settled)
+		x.mustWrite("user.after")
+		return
+	}
+	var left []*clustertest.Server
+	for _, s := range x.left() {
+		if s.View().Cluster().Enabled {
+			left = append(left, s)
+		}
+	}
+	requireUnavailable(x.T, x.c, left)
+}
+
+// left lists the servers that neither fail nor stop.
+func (x *trial) left() []*clustertest.Server {
+	return slices.DeleteFunc(x.c.Running(), func(s *clustertest.Server) bool { return slices.Contains(x.down, s) })
+}
+
+// leader is who leads those who are left.
+func (x *trial) leader() *clustertest.Server {
+	for _, s := range x.left() {
+		if s.Leads() && s.Do(x.c.Context(), "GET", "/1.0", nil, nil) == nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// configurations lists who votes, by ID, as each server knows it.
+func (x *trial) configurations() (out []map[string]bool) {
+	for _, s := range x.c.Running() {
+		if v := s.View(); v.Cluster().Enabled {
+			voters := make(map[string]bool)
+			for _, server := range v.Servers() {
+				if server.Voter {
+					voters[server.ID] = true
+				}
+			}
+			out = append(out, voters)
+		}
+	}
+	return out
+}
+
+// quorate tells whether in each configuration most of the voters are not down.
+func quorate(configurations []map[string]bool, down []*clustertest.Server, ids map[string]string) bool {
+	return !slices.ContainsFunc(configurations, func(voters map[string]bool) bool {
+		lost := 0
+		for _, s := range down {
+			if voters[ids[s.Host]] {
+				lost++
+			}
+		}
+		return len(voters)-lost <= len(voters)/2
+	})
+}
+
+func (x *trial) votes(s *clustertest.Server, configurations []map[string]bool) bool {
+	return slices.ContainsFunc(configurations, func(voters map[string]bool) bool { return voters[x.ids[s.Host]] })
+}
+
+// settled tells what is not as it shall be while some are down.
+func (x *trial) settled() error {
+	by := x.leader()
+	if by == nil {
+		return errors.New("nobody leads")
+	}
+	v := by.View()
+	if !v.Cluster().Enabled {
+		return errors.New("the leader has left")
+	}
+	var away []*clustertest.Server
+	for _, m := range v.Members() {
+		s := server(x.c, m.Name)
+		switch {
+		case slices.Contains(x.down, s):
+			away = append(away, s)
+		case m.Offline:
+			return fmt.Errorf("%s is offline", m.Name)
+		case m.Stopping:
+			return fmt.Errorf("%s is said to stop", m.Name)
+		}
+		if m.Removal != nil {
+			return fmt.Errorf("%s is being removed", m.Name)
+		}
+	}
+	if len(v.Joining()) > 0 || len(v.Servers()) != len(v.Members()) {
+		return fmt.Errorf("%d members, %d joining, %d servers in Raft", len(v.Members()), len(v.Joining()), len(v.Servers()))
+	}
+	for _, s := range v.Servers() {
+		if m, ok := v.Member(s.ID); !ok || s.Voter != (m.Role == "voter") {
+			return fmt.Errorf("Raft has %+v, and its member is %+v", s, m)
+		}
+	}
+	return settledBy(by, away...)
+}
+
+// await waits in virtual time, and looks seldom: looking is what costs.
+func (x *trial) await(what string, f func() error) {
+	x.Helper()
+	const limit, pause = 90 * time.Second, 100 * time.Millisecond
+	for start := time.Now(); ; time.Sleep(pause) {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Since(start) > limit {
+			x.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func (x *trial) mustWrite(key string) {
+	x.Helper()
+	by := x.leader()
+	if by == nil {
+		x.Fatal("nobody leads")
+	}
+	if err := set(by, key, "1"); err != nil {
+		x.Fatalf("write %s: %v", key, err)
+	}
+	x.written = append(x.written, key)
+}
+
+func (x *trial) requireWritten() {
+	x.Helper()
+	for _, s := range x.c.Servers() {
+		if !s.View().Cluster().Enabled {
+			continue
+		}
+		for _, key := range x.written {
+			if got, err := get(s, key); err != nil || got != "1" {
+				x.Errorf("%s reads %s as %q, %v", s.Host, key, got, err)
+			}
+		}
+	}
+}
+
+// requireUnavailable checks that those who are left say what is wrong and change nothing.
+func requireUnavailable(t *testing.T, c *clustertest.Cluster, left []*clustertest.Server) {
 	t.Helper()
-	time.Sleep(13 * time.Second)
-	for _, s := range c.Running() {
+	for _, s := range left {
 		before := s.View().Index()
 		if err := set(s, "user.y", "1"); !errors.Is(err, api.NoQuorum) {
 			t.Fatalf("%s takes a write without a quorum: %v", s.Host, err)
@@ -118,88 +556,45 @@ func requireUnavailable(t *testing.T, c *clustertest.Cluster) {
 	}
 }
 
-// TestCrashesAtEachStepOfAHandover kills the leader, or one of those that may take over, at
-// each step on the way of a voter's role to another member.
-func TestCrashesAtEachStepOfAHandover(t *testing.T) {
-	points := []string{
-		raftstore.PointPromote, raftstore.PointPromoted, raftstore.PointDemote, raftstore.PointDemoted,
-		raftstore.PointTransfer,
-	}
-	for _, point := range points {
-		for _, who := range []string{"leader", "another"} {
-			t.Run(point+" "+who, func(t *testing.T) {
-				virtual(t, func(t *testing.T) { crashAt(t, point, who) })
-			})
-		}
-	}
-}
+func (x *trial) remove() error { return remove(x.c.Context(), x.by, x.subject.Host, false) }
 
-func crashAt(t *testing.T, point, who string) {
-	c, trap := trapped(t, 5, point)
-	stopped := pick(t, c, 'L')
-	trap.armed.Store(true)
-	ended := make(chan struct{})
-	go func() { stopped.Stop(); close(ended) }()
-	select {
-	case <-trap.caught:
-	case <-c.Context().Done():
-		t.Fatalf("nobody came to the point %q: %s", point, roles(c.Leader()))
-	}
-	leader := leading(c, stopped)
-	var dead *clustertest.Server
-	switch {
-	case who == "another":
-		dead = another(t, c, leader)
-		dead.Kill()
-		close(trap.release)
-	case leader == stopped: // its daemon is ending already: cut off, it cannot hand anything over
-		for _, s := range c.Running() {
-			c.Net.Cut(stopped.Host, s.Host)
+func (x *trial) requireRemoved() {
+	x.await("the removal ends", func() error {
+		by := x.leader()
+		if by == nil {
+			return errors.New("nobody leads")
 		}
-		close(trap.release)
-	default:
-		dead = leader
-		killHeld(c, leader, trap.release)
-	}
-	<-ended
-	c.Net.Heal()
-	away := []*clustertest.Server{stopped}
-	if dead != nil {
-		away = append(away, dead)
-	}
-	c.Eventually("somebody leads", func() error {
-		if leaderNow(c) == nil {
-			return errors.New("nobody")
+		if err := remove(x.c.Context(), by, x.subject.Host, false); !errors.Is(err, api.MemberNotFound) {
+			return fmt.Errorf("removed: %v", err)
 		}
 		return nil
 	})
-	requireSettled(t, c, away...)
-	for _, s := range away {
-		s.MustStart()
-	}
-	requireSettled(t, c)
-	requireNobodyStops(t, c)
-	c.RequireConverged()
+	requireStandalone(x.T, x.c, x.subject)
 }
 
-// leading is who leads at this moment, be it the one that stops.
-func leading(c *clustertest.Cluster, stopped *clustertest.Server) *clustertest.Server {
-	for _, s := range c.Running() {
-		if s.Leads() {
-			return s
-		}
-	}
-	return stopped
-}
-
-// another is a running member that does not lead.
-func another(t *testing.T, c *clustertest.Cluster, leader *clustertest.Server) *clustertest.Server {
-	t.Helper()
-	for _, s := range c.Running() {
-		if s != leader {
-			return s
-		}
-	}
-	t.Fatal("nobody is left")
+func (x *trial) stop() error {
+	x.subject.Stop()
 	return nil
+}
+
+func (x *trial) address() string { return x.subject.Host + ":9443" }
+
+func (x *trial) move() error { return x.subject.MoveTo(x.c.Context(), x.address(), false) }
+
+func (x *trial) requireMoved() {
+	x.await("the move ends", x.move)
+	requireAddress(x.c, x.subject, x.address())
+}
+
+func wantVoters(n string) func(*trial) error {
+	return func(x *trial) error { return set(x.by, "cluster.max_voters", n) }
+}
+
+func requireVoters(n string) func(*trial) {
+	return func(x *trial) {
+		x.await("the setting is taken", func() error { return wantVoters(n)(x) })
+		if got := int(config.GetInt(x.by.View().Config(), "cluster.max_voters")); strconv.Itoa(got) != n {
+			x.Errorf("cluster.max_voters is %d", got)
+		}
+	}
 }

@@ -252,32 +252,83 @@ func killAt(c *clustertest.Cluster, trap *trap, by, victim *clustertest.Server, 
 func TestMemberKilledAtEachStepOfItsRemovalIsGone(t *testing.T) {
 	for _, point := range []string{raftstore.PointForward, raftstore.PointForwarded, daemon.PointLeft, daemon.PointEmptied, daemon.PointStartedOver} {
 		t.Run(point, func(t *testing.T) {
-			t.Parallel()
-			c, trap := caughtAt(t, 2, point)
-			all := c.Servers()
-			killAt(c, trap, all[0], all[2], "m3", false)
-			requireRemoved(t, c, all[1], all[2], "m1", "m2")
+			virtual(t, func(t *testing.T) {
+				c, trap := caughtAt(t, 2, point)
+				all := c.Servers()
+				killAt(c, trap, all[0], all[2], "m3", false)
+				requireRemoved(t, c, all[1], all[2], "m1", "m2")
+			})
 		})
 	}
 }
 
 func TestMemberKilledForGoodIsRemovedWithoutIt(t *testing.T) {
-	c, trap := caughtAt(t, 2, raftstore.PointForward)
-	all := c.Servers()
-	killAt(c, trap, all[0], all[2], "m3", true)
-	requireMembers(t, c, all[1], "m1", "m2")
-	all[2].MustStart() // it was a graceful removal, so it knows what to do
-	requireStandalone(t, c, all[2])
+	virtual(t, func(t *testing.T) {
+		c, trap := caughtAt(t, 2, raftstore.PointForward)
+		all := c.Servers()
+		killAt(c, trap, all[0], all[2], "m3", true)
+		requireMembers(t, c, all[1], "m1", "m2")
+		all[2].MustStart() // it was a graceful removal, so it knows what to do
+		requireStandalone(t, c, all[2])
+	})
+}
+
+// The two that are left keep their quorum, although the dead one is not known to be offline yet
+// when votes are taken. It comes back when the removal has ended without it.
+func TestLeaderKilledAtEachStepOfARemoval(t *testing.T) {
+	for _, name := range []string{"m1", "m3"} { // m1 leads
+		for _, point := range []string{raftstore.PointAppend, raftstore.PointCommitted} {
+			t.Run(name+" "+point, func(t *testing.T) {
+				virtual(t, func(t *testing.T) {
+					c, trap := caughtAt(t, 0, point)
+					dead, by := c.Servers()[0], c.Servers()[1]
+					trap.armed.Store(true)
+					done := make(chan error, 1)
+					go func() { done <- remove(c.Context(), by, name, false) }()
+					awaitCaught(t, trap, done)
+					killHeld(c, dead, trap.release)
+					if err := <-done; err != nil {
+						t.Fatal(err)
+					}
+					if err := set(by, "user.x", "1"); err != nil {
+						t.Errorf("a write afterwards: %v", err)
+					}
+					dead.MustStart()
+					requireRemoved(t, c, by, server(c, name), without(c, name)...)
+				})
+			})
+		}
+	}
+}
+
+// awaitCaught waits until the trap holds somebody, and fails if what it is set for ends before.
+func awaitCaught(t *testing.T, trap *trap, ended <-chan error) {
+	t.Helper()
+	select {
+	case <-trap.caught:
+	case err := <-ended:
+		t.Fatalf("it ended without coming to %q: %v", trap.point, err)
+	}
+}
+
+// without lists all servers but the one called name.
+func without(c *clustertest.Cluster, name string) []string {
+	var names []string
+	for _, s := range c.Servers() {
+		names = append(names, s.Host)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return n == name })
 }
 
 func TestRequesterKilledAtEachStepOfARemoval(t *testing.T) {
 	for _, point := range []string{raftstore.PointForward, raftstore.PointForwarded} {
 		t.Run(point, func(t *testing.T) {
-			t.Parallel()
-			c, trap := caughtAt(t, 1, point)
-			all := c.Servers()
-			killAt(c, trap, all[1], all[1], "m3", false)
-			requireRemoved(t, c, all[0], all[2], "m1", "m2")
+			virtual(t, func(t *testing.T) {
+				c, trap := caughtAt(t, 1, point)
+				all := c.Servers()
+				killAt(c, trap, all[1], all[1], "m3", false)
+				requireRemoved(t, c, all[0], all[2], "m1", "m2")
+			})
 		})
 	}
 }
