@@ -582,6 +582,14 @@ func (x *trial) address() string { return x.subject.Host + ":9443" }
 func (x *trial) move() error { return x.subject.MoveTo(x.c.Context(), x.address(), false) }
 
 func (x *trial) requireMoved() {
+	x.await("a move that was noted ends by itself", func() error {
+		noted, err := get(x.subject, "cluster.https_address")
+		if m, ok := x.subject.View().MemberByName(x.subject.Host); err == nil && noted == x.address() && (!ok || m.Address != noted) {
+			err = errors.New("the cluster does not know of it")
+		}
+		return err
+	})
+	time.Sleep(time.Second) // the daemon's mutex is free: in a bubble nobody may wait for one
 	x.await("the move ends", x.move)
 	requireAddress(x.c, x.subject, x.address())
 }
