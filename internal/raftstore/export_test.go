@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"net"
 
+	"github.com/hashicorp/raft"
+
 	"incusd/api"
 )
 
@@ -22,3 +24,7 @@ func (e *Endpoint) Answer(message []byte, cert *x509.Certificate) (admitted bool
 
 // Track is how the store keeps a connection that has been opened.
 func (s *Store) Track(c net.Conn, peer string) net.Conn { return s.track(c, peer) }
+
+// BeginDemotion takes a vote without asking first who will confirm it, as a leader does whose voters
+// die in that moment, and does not wait for the outcome.
+func (s *Store) BeginDemotion(id string) { s.raft.DemoteVoter(raft.ServerID(id), 0, 0) }
