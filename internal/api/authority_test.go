@@ -96,10 +96,16 @@ func TestAuthorityVouchesForClientsIfItMay(t *testing.T) {
 	set := func(value string) {
 		b.mustPropose(state.KindConfigSet, state.ConfigSet{Set: map[string]string{"core.trust_ca_certificates": value}})
 	}
-	onBehalf := map[string]string{headerForwardedProtocol: forwardedVouched, headerForwardedUsername: trust.Fingerprint(client)}
+	// The entry judges a client by the trust store, which does not have this one.
+	create := request{method: "POST", path: "/1.0/profiles", body: map[string]any{"name": "p"}, cert: client}
+	wantRefusal(t, b.do(create), http.StatusForbidden, api.NotAuthorized, "not authorized")
+	onBehalf := map[string]string{headerForwardedProtocol: protocolAuthority, headerForwardedUsername: trust.Fingerprint(client)}
 	b.wantKind("by default", client, Stranger)
 	set("true")
 	b.wantKind("a client's", client, Client)
+	if w := b.do(create); w.Code != http.StatusCreated {
+		t.Errorf("it changes nothing: %s", w.Body)
+	}
 	b.wantKind("a server's", server, Stranger)
 	b.wantKind("what the trust store says counts", limited, RestrictedClient)
 	b.wantKind("not signed", newPair(t, trust.Client).Cert, Stranger)

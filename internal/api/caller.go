@@ -20,6 +20,9 @@ const (
 	protocolUnix    = "unix"
 	protocolTLS     = "tls"
 	protocolCluster = "cluster"
+	// protocolAuthority is protocolTLS for whom only the authority vouches, as other members and the
+	// entries are told: they cannot judge that by the trust store.
+	protocolAuthority = "tls-authority"
 )
 
 // Headers by which a member tells for whom it forwards a request. They are honoured
@@ -30,10 +33,6 @@ const (
 	headerForwardedProtocol = "X-Incus-forwarded-protocol"
 	headerForwardedHost     = "X-Incus-forwarded-host"
 )
-
-// forwardedVouched is the protocol that a member names for whom the authority vouches. Others cannot
-// judge that: they have no certificate.
-const forwardedVouched = "tls-authority"
 
 // Agents of members that act for themselves and want a purely local answer.
 const (
@@ -76,7 +75,7 @@ func (c *caller) admin() bool { return c.kind&administrators != 0 }
 
 // requestor is the caller as events name it.
 func (c *caller) requestor() *api.EventRequestor {
-	return &api.EventRequestor{Username: c.username, Protocol: c.protocol, Address: c.address}
+	return &api.EventRequestor{Username: c.username, Protocol: c.toldProtocol(), Address: c.address}
 }
 
 // authenticate finds out who makes a request, in the order of trust.md §2: members,
@@ -280,7 +279,7 @@ func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
 		return c, nil
 	case protocolCluster:
 		return c, nil
-	case forwardedVouched:
+	case protocolAuthority:
 		if view := s.cfg.Store.Local(); view != nil && trustsAuthority(view) {
 			c.kind, c.protocol, c.vouched = Client, protocolTLS, true
 			return c, nil
@@ -294,10 +293,10 @@ func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
 	return c, api.Errorf(api.NotAuthorized, "not authorized")
 }
 
-// forwardedProtocol is how the caller is known, as other members are told.
-func (c *caller) forwardedProtocol() string {
+// toldProtocol is how the caller is known, as other members and the entries are told.
+func (c *caller) toldProtocol() string {
 	if c.vouched {
-		return forwardedVouched
+		return protocolAuthority
 	}
 	return c.protocol
 }

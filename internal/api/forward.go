@@ -97,7 +97,7 @@ func (s *Server) proxy(c *call, m *state.Member) *httputil.ReverseProxy {
 			p.Out.URL.RawQuery = p.In.URL.RawQuery
 			p.Out.Header.Set(headerForwardedAddress, c.caller.address)
 			p.Out.Header.Set(headerForwardedUsername, c.caller.username)
-			p.Out.Header.Set(headerForwardedProtocol, c.caller.forwardedProtocol())
+			p.Out.Header.Set(headerForwardedProtocol, c.caller.toldProtocol())
 			p.Out.Header.Set(headerForwardedHost, p.In.Host)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
