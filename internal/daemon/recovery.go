@@ -92,17 +92,18 @@ func (r *recoverer) Backup(ctx context.Context, w io.Writer) error {
 
 // Restore replaces this server's replica by one made from a backup. As when a member follows a
 // recovered cluster, one transaction of the local store is the moment it happens.
-func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address string) (out api.ClusterRestored, err error) {
+func (r *recoverer) Restore(ctx context.Context, in io.Reader, name, address string) (api.ClusterRestored, error) {
 	d := (*Daemon)(r)
 	header, tables, err := recovery.ReadBackup(in)
 	if err != nil {
-		return out, err
+		return api.ClusterRestored{}, err
 	}
 	if address != "" {
 		if address, err = membership.MemberAddress(address); err != nil {
-			return out, err
+			return api.ClusterRestored{}, err
 		}
 	}
+	var out api.ClusterRestored // written by the turn, which may outlast this call
 	err = d.inTurn(ctx, "restore", func() error {
 		restored, err := d.restore(tables, name, address)
 		if err != nil {
