@@ -11,6 +11,17 @@ import (
 // readyInterval is the time between two questions whether the daemon is ready.
 const readyInterval = 500 * time.Millisecond
 
+// DefaultPatience bounds, in seconds, a wait for which the user gave no limit.
+const DefaultPatience = 600
+
+// Patience is the limit of a wait for so many seconds, of which 0 and less mean DefaultPatience.
+func Patience(seconds int) time.Duration {
+	if seconds <= 0 {
+		seconds = DefaultPatience
+	}
+	return time.Duration(seconds) * time.Second
+}
+
 // WaitReady asks again and again until the daemon is ready. It fails with api.Timeout when limit
 // has passed.
 func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {

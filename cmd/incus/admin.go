@@ -2,18 +2,16 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"incusd/client"
 )
 
 func (a *app) adminCommand() *cobra.Command {
 	return parent("admin", "Set up, start and stop the daemon of this server",
 		a.adminInitCommand(), a.adminWaitreadyCommand(), a.adminShutdownCommand(), a.adminUpdateCertificateCommand(), a.adminClusterCommand())
 }
-
-// defaultPatience bounds a wait for which the user gave no limit, in seconds.
-const defaultPatience = 600
 
 func (a *app) adminWaitreadyCommand() *cobra.Command {
 	var timeout int
@@ -22,7 +20,7 @@ func (a *app) adminWaitreadyCommand() *cobra.Command {
 		Short: "Wait until the daemon answers requests",
 		Args:  argCount(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.daemon().WaitReady(cmd.Context(), patience(timeout))
+			return a.daemon().WaitReady(cmd.Context(), client.Patience(timeout))
 		},
 	}
 	timeoutFlag(cmd, &timeout)
@@ -30,14 +28,7 @@ func (a *app) adminWaitreadyCommand() *cobra.Command {
 }
 
 func timeoutFlag(cmd *cobra.Command, timeout *int) {
-	cmd.Flags().IntVarP(timeout, "timeout", "t", 0, fmt.Sprintf("Give up after `SECONDS`; 0 means %d", defaultPatience))
-}
-
-func patience(seconds int) time.Duration {
-	if seconds <= 0 {
-		seconds = defaultPatience
-	}
-	return time.Duration(seconds) * time.Second
+	cmd.Flags().IntVarP(timeout, "timeout", "t", 0, fmt.Sprintf("Give up after `SECONDS`; 0 means %d", client.DefaultPatience))
 }
 
 func (a *app) adminShutdownCommand() *cobra.Command {
@@ -48,7 +39,7 @@ func (a *app) adminShutdownCommand() *cobra.Command {
 		Short: "Stop the daemon of this server",
 		Args:  argCount(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.daemon().ShutdownWithin(cmd.Context(), patience(timeout), force)
+			return a.daemon().ShutdownWithin(cmd.Context(), client.Patience(timeout), force)
 		},
 	}
 	timeoutFlag(cmd, &timeout)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,7 +97,7 @@ func waitreadyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "waitready", Short: "Wait until the daemon answers requests", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return explain(socket().WaitReady(cmd.Context(), patience(seconds)))
+			return explain(socket().WaitReady(cmd.Context(), client.Patience(seconds)))
 		},
 	}
 	timeoutFlag(cmd, &seconds)
@@ -111,7 +110,7 @@ func shutdownCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "shutdown", Short: "Stop the daemon", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return explain(socket().ShutdownWithin(cmd.Context(), patience(seconds), force))
+			return explain(socket().ShutdownWithin(cmd.Context(), client.Patience(seconds), force))
 		},
 	}
 	timeoutFlag(cmd, &seconds)
@@ -120,14 +119,7 @@ func shutdownCommand() *cobra.Command {
 }
 
 func timeoutFlag(cmd *cobra.Command, seconds *int) {
-	cmd.Flags().IntVarP(seconds, "timeout", "t", 0, "Give up after `SECONDS`; 0 means 600")
-}
-
-func patience(seconds int) time.Duration {
-	if seconds <= 0 {
-		seconds = 600
-	}
-	return time.Duration(seconds) * time.Second
+	cmd.Flags().IntVarP(seconds, "timeout", "t", 0, fmt.Sprintf("Give up after `SECONDS`; 0 means %d", client.DefaultPatience))
 }
 
 // argCount says, where the number of arguments is wrong, what the command takes.

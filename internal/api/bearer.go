@@ -54,10 +54,9 @@ func (s *Server) byBearer(ctx context.Context, c *caller, text string) {
 		s.limits.forgeries.allow(source)
 		return
 	}
-	was := *c
-	c.projects, c.bearer = nil, signed
-	if !c.client(row, s.cfg.Now()) {
-		*c = was
+	if s.cfg.Authority.Allows(signed.certificate, s.cfg.Now()) {
+		c.projects, c.bearer = nil, signed
+		c.client(row)
 	}
 }
 

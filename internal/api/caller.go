@@ -145,7 +145,7 @@ func (c *caller) identify(view *raftstore.View, now time.Time) bool {
 		return true
 	}
 	if cert, ok := view.Certificate(c.fingerprint); ok && same(cert.Fingerprint, c.fingerprint) {
-		return c.client(cert, now)
+		return c.authority.Allows(c.certificate, now) && c.client(cert)
 	}
 	if t, ok := view.TokenByClaim(c.fingerprint); ok && same(t.ClaimedBy, c.fingerprint) && t.ClaimHolds(now) {
 		c.kind, c.protocol, c.username = Joiner, protocolTLS, c.fingerprint
@@ -196,7 +196,7 @@ func (c *caller) staysAs(view *raftstore.View, now time.Time) bool {
 		}
 		cert, ok := view.Certificate(c.username)
 		again = caller{authority: c.authority}
-		if !ok || !again.client(cert, now) {
+		if !ok || !again.forwardedAs(cert, now) {
 			return false
 		}
 	}
@@ -232,21 +232,15 @@ func (s *Server) whileTrusted(ctx context.Context, c *caller) (_ context.Context
 	return ctx, func() { end(nil); <-ended }
 }
 
-// allows tells whether the authority, if there is one, has signed a trusted certificate.
-func (c *caller) allows(cert *state.Certificate, now time.Time) bool {
-	if c.authority == nil {
-		return true
-	}
-	parsed, err := trust.ParseCertificate(cert.PEM)
-	return err == nil && c.authority.Allows(parsed, now)
+// forwardedAs is client for whom a member asks, whose certificate the connection does not show.
+func (c *caller) forwardedAs(cert *state.Certificate, now time.Time) bool {
+	shown, err := trust.ParseCertificate(cert.PEM)
+	return err == nil && c.authority.Allows(shown, now) && c.client(cert)
 }
 
-// client gives the caller the rights of a trusted certificate. Certificates of type
-// server open nothing: those of members are in their rows.
-func (c *caller) client(cert *state.Certificate, now time.Time) bool {
-	if !c.allows(cert, now) {
-		return false
-	}
+// client gives the caller the rights of a trusted certificate, which the authority allows.
+// Certificates of type server open nothing: those of members are in their rows.
+func (c *caller) client(cert *state.Certificate) bool {
 	switch cert.Type {
 	case api.CertificateMetrics:
 		c.kind, c.protocol, c.username = Metrics, protocolTLS, cert.Fingerprint
@@ -285,7 +279,7 @@ func (s *Server) onBehalf(r *http.Request, c caller) (caller, error) {
 			return c, nil
 		}
 	case protocolTLS:
-		if cert, ok := s.forwardedClient(r.Context(), c.username); ok && c.client(cert, s.cfg.Now()) {
+		if cert, ok := s.forwardedClient(r.Context(), c.username); ok && c.forwardedAs(cert, s.cfg.Now()) {
 			return c, nil
 		}
 	}

@@ -46,7 +46,8 @@ func isOfProject(url string) bool {
 }
 
 // confine refuses a restricted client what is not in its projects: project= names one of them, and
-// what it finds or makes there is that project's or another's of them. A change by target= is one of a machine, which is in no project.
+// what it finds or makes there is that project's or another's of them. A change by target= is one of a
+// machine, which is in no project.
 func (s *Server) confine(rt *Route, c *call) error {
 	feature, list := rt.owned()
 	if c.caller.kind != RestrictedClient || feature == "" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -153,11 +154,19 @@ func askAll[T any](ctx context.Context, s *Server, members []*state.Member, path
 
 // ask gets one member's own part of an answer.
 func ask[T any](ctx context.Context, peer http.RoundTripper, address, path string) (answer T, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
+	return exchange[T](ctx, peer, http.MethodGet, address, path, nil)
+}
+
+// exchange sends one request to a member, in the name of this one.
+func exchange[T any](ctx context.Context, peer http.RoundTripper, method, address, path string, body []byte) (answer T, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, bytes.NewReader(body))
 	if err != nil {
 		return answer, err
 	}
 	req.Header.Set("User-Agent", agentNotifier)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := peer.RoundTrip(req)
 	if err != nil {
 		return answer, err

@@ -1,17 +1,14 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"incusd/api"
-	"incusd/internal/raftstore/state"
 )
 
 const (
@@ -71,37 +68,22 @@ func (s *Server) tellOthers(batch []api.Event) {
 	if view == nil {
 		return
 	}
+	body, err := json.Marshal(batch)
+	if err != nil {
+		s.cfg.Log.Error("encode events for the other members", slog.Any("err", err))
+		return
+	}
 	ctx, cancel := context.WithTimeout(s.closing, relayTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, m := range s.online(view) {
 		wg.Go(func() {
-			if err := s.tell(ctx, m, batch); err != nil {
+			if _, err := exchange[any](ctx, s.cfg.Peer(m), http.MethodPost, m.Address, pathEvents, body); err != nil {
 				s.cfg.Log.Debug("member was not told of events", slog.String("member", m.Name), slog.Any("err", err))
 			}
 		})
 	}
 	wg.Wait()
-}
-
-func (s *Server) tell(ctx context.Context, m *state.Member, batch []api.Event) error {
-	body, err := json.Marshal(batch)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+m.Address+pathEvents, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("User-Agent", agentNotifier)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := s.cfg.Peer(m).RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
-	return err
 }
 
 // eventsPost publishes what happened on another member: POST /internal/cluster/events.

@@ -156,6 +156,7 @@ func (d *Daemon) switchTo(view *state.View, to localstore.Switch) error {
 	return d.useReplica(to.Replica)
 }
 
+// useReplica opens the replica that the local store names by now, in place of the one in use.
 func (d *Daemon) useReplica(rep localstore.Replica) error {
 	next, err := d.openReplica(rep, d.knownPeers(), false, false)
 	if err != nil {

@@ -34,7 +34,9 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	default:
 		to = slog.LevelDebug
 	}
-	l.to.Log(context.Background(), to, "raft: "+msg, formatted(args)...)
+	if l.to.Enabled(context.Background(), to) {
+		l.to.Log(context.Background(), to, "raft: "+msg, formatted(args)...)
+	}
 }
 
 // formatted spells out the values that Raft leaves to hclog to format.

@@ -619,11 +619,13 @@ func (tx *transaction) updateContext(b *EntityUpdate, global bool) map[string]an
 
 func applyEntityRename(tx *transaction, b *EntityRename) (any, error) {
 	e, ok := entityTable.get(tx.Txn, primary, b.ID)
-	switch {
-	case !ok || e.Deleting:
+	if !ok || e.Deleting {
 		return nil, api.Errorf(api.NotFound, "The object is gone")
-	case tx.mayChange(e.Project) != nil:
-		return nil, tx.mayChange(e.Project)
+	}
+	if err := tx.mayChange(e.Project); err != nil {
+		return nil, err
+	}
+	switch {
 	case e.Kind == EntityPool:
 		return nil, badRequest("A storage pool cannot be renamed")
 	case e.Kind == EntityNetwork && clusterOf(tx.Txn).Enabled:

@@ -202,9 +202,7 @@ func applyMemberCertificate(tx *transaction, b *MemberCertificate) (any, error) 
 	if err := checkKey("fingerprint", b.Fingerprint); err != nil {
 		return nil, err
 	}
-	_, member := memberByFingerprint(tx.Txn, b.Fingerprint)
-	_, client := certificateTable.get(tx.Txn, primary, b.Fingerprint)
-	if member || client {
+	if tx.isKnown(b.Fingerprint) {
 		return nil, refuse(api.CertTaken)
 	}
 	m.Endorsements = tx.endorsed(m.Endorsements, Endorsement{m.Certificate, b.Endorsement, b.Until})
