@@ -211,13 +211,15 @@ func TestRestoreThatCountsIsDone(t *testing.T) {
 			slow := &slowDisk{}
 			fresh := c.AddServer(clustertest.OnDisk(func(l raft.LogStore) raft.LogStore { return &slowLog{l, slow} }),
 				clustertest.OnReach(func(point string) error {
-					slow.on.Store(slow.on.Load() || point == daemon.PointSwitched)
+					if point == daemon.PointSwitched {
+						slow.take(15 * time.Second)
+					}
 					return nil
 				}))
 			if err := fresh.Restore(c.Context(), backup, "", fresh.Address()); err != nil {
 				t.Errorf("the restore: %v", err)
 			}
-			slow.on.Store(false)
+			slow.take(0)
 			requireRestored(t, c, fresh)
 		})
 	})
@@ -238,8 +240,10 @@ func TestRestoreThatCountsIsDone(t *testing.T) {
 	})
 }
 
-// slowDisk takes 15 seconds for each write of a log while on.
-type slowDisk struct{ on atomic.Bool }
+// slowDisk takes a pause for each write of a log.
+type slowDisk struct{ pause atomic.Int64 }
+
+func (d *slowDisk) take(pause time.Duration) { d.pause.Store(int64(pause)) }
 
 type slowLog struct {
 	raft.LogStore
@@ -249,9 +253,7 @@ type slowLog struct {
 func (l *slowLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 func (l *slowLog) StoreLogs(e []*raft.Log) error {
-	if l.disk.on.Load() {
-		time.Sleep(15 * time.Second)
-	}
+	time.Sleep(time.Duration(l.disk.pause.Load()))
 	return l.LogStore.StoreLogs(e)
 }
 

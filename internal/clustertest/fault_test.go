@@ -225,3 +225,34 @@ func TestVoterWhoseDiskHangsIsReplacedAndComesBack(t *testing.T) {
 		c.RequireConverged()
 	})
 }
+
+// The word that an entry is committed overtakes the entry on its way to a slow disk. It counts all
+// the same: a member that waits for what the leader does, as one that stops, is not held up.
+func TestSlowDiskHearsOfACommitAsSoonAsItCan(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		const pause = 20 * time.Millisecond
+		c := clustertest.New(t, 2)
+		disk := &slowDisk{}
+		slow := c.AddServer(clustertest.OnDisk(func(l raft.LogStore) raft.LogStore { return &slowLog{l, disk} }))
+		by := c.Servers()[0]
+		slow.MustJoin(by)
+		c.RequireConverged()
+		disk.take(pause)
+		for i := range 5 {
+			value := fmt.Sprint(i)
+			if err := set(by, "user.x", value); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			c.Eventually("it is here", func() error {
+				if got := slow.View().Config()["user.x"]; got != value {
+					return fmt.Errorf("user.x is %q", got)
+				}
+				return nil
+			})
+			if took := time.Since(start); took > 3*pause {
+				t.Errorf("write %d was seen after %s", i, took)
+			}
+		}
+	})
+}

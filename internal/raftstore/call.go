@@ -137,12 +137,13 @@ func (c *calls) Term(_ *struct{}, reply *TermReply) error {
 	return nil
 }
 
-// Commit takes a notice of a commit.
+// Commit takes a notice of a commit. It may overtake the entry, which has to go to the disk here.
 func (c *calls) Commit(notice *CommitNotice, _ *struct{}) error {
 	if notice.Leader != c.from || c.known() != nil {
 		return errors.New("a notice of another member's commit")
 	}
-	return c.store.learn(c.store.ctx, *notice)
+	c.store.follow(c.store.ctx, *notice)
+	return nil
 }
 
 // Ready adds a joining member that listens now to Raft's configuration.

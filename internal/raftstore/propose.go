@@ -79,8 +79,9 @@ func (s *Store) Propose(ctx context.Context, cmd state.Command) (state.Result, e
 }
 
 // follow lets the local replica show what was just acknowledged, so that what rests on
-// it (whose certificate is known) is true for the caller's next request here. It is a
-// courtesy with a bound: a replica that lags does not hold up an answer.
+// it (whose certificate is known) is true for the caller's next request here, and who
+// watches the tables hears of it. It is a courtesy with a bound: a replica that lags does
+// not hold up an answer.
 func (s *Store) follow(ctx context.Context, n CommitNotice) {
 	const bound = 100 * time.Millisecond
 	if n.Leader == s.cfg.ID {
