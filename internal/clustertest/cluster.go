@@ -25,6 +25,7 @@ import (
 	"incusd/internal/localstore"
 	"incusd/internal/membership"
 	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
 )
 
 // A Cluster is a set of servers on one network. They begin standalone.
@@ -409,6 +410,17 @@ func (s *Server) View() *raftstore.View {
 		return nil
 	}
 	return s.daemon.View()
+}
+
+// RaftServers is Raft's configuration in the server's own log, committed or not; nil while it does
+// not run.
+func (s *Server) RaftServers() []state.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.daemon == nil {
+		return nil
+	}
+	return s.daemon.RaftServers()
 }
 
 // Offline tells whether the server's replica says that the member of that name is offline.

@@ -28,7 +28,7 @@ import (
 const sampleEnv = "FAILURES_EVERY"
 
 // sampleEvery is what an ordinary run takes: about fifty.
-const sampleEvery = 158
+const sampleEvery = 330
 
 // TestEveryFailureAtEachStepEndsInTheRightRoles lets one or two servers of each kind fail, in each
 // way, at each step of whatever changes votes, members and addresses, in clusters of each size.
@@ -130,15 +130,18 @@ type failure struct {
 	// who are the letters of those that fail: M for the member that it is about, X for the one
 	// that has taken over from it, else as in roles, before the procedure.
 	who string
-	how string
+	how []string // for each of them: one of ways
 }
+
+// ways are how a server fails: it dies, nobody hears it and it hears nobody, or nobody hears it.
+var ways = []string{"killed", "cut off", "mute"}
 
 func (f failure) String() string {
 	about := ""
 	if f.about != 0 {
 		about = " of " + string(f.about)
 	}
-	return strings.Join(strings.Fields(fmt.Sprintf("%d: %s%s, %s %s %s", f.size, f.name, about, f.point, f.who, f.how)), "_")
+	return strings.Join(strings.Fields(fmt.Sprintf("%d: %s%s, %s %s %s", f.size, f.name, about, f.point, f.who, strings.Join(f.how, "+"))), "_")
 }
 
 // failures lists all cases.
@@ -150,10 +153,8 @@ func failures() (all []failure) {
 			}
 			for _, point := range p.points(size) {
 				for _, who := range upToTwo(kinds(size, p, point)) {
-					for _, how := range []string{"killed", "cut off", "mute"} {
-						if size > 1 || how == "killed" {
-							all = append(all, failure{size, p, point, who, how})
-						}
+					for _, how := range hows(size, who) {
+						all = append(all, failure{size, p, point, who, how})
 					}
 				}
 			}
@@ -196,6 +197,25 @@ func upToTwo(letters string) (out []string) {
 	return slices.Compact(out)
 }
 
+// hows lists the different ways in which who fail in a cluster of size. Nobody is there to be cut
+// off from a single server.
+func hows(size int, who string) (out [][]string) {
+	for i, first := range ways {
+		switch {
+		case size == 1 && first != "killed":
+		case len(who) == 1:
+			out = append(out, []string{first})
+		default:
+			for j, second := range ways {
+				if who[0] != who[1] || i <= j {
+					out = append(out, []string{first, second})
+				}
+			}
+		}
+	}
+	return out
+}
+
 // A trial is a cluster in which a failure happens.
 type trial struct {
 	*testing.T
@@ -205,8 +225,9 @@ type trial struct {
 	subject *clustertest.Server
 	by      *clustertest.Server // asks for the procedure
 	down    []*clustertest.Server
-	written []string      // keys whose write was acknowledged
-	ended   chan struct{} // closed when the procedure's request has ended
+	way     map[*clustertest.Server]string // how each of the victims fails
+	written []string                       // keys whose write was acknowledged
+	ended   chan struct{}                  // closed when the procedure's request has ended
 
 	armed   atomic.Bool
 	caught  chan *clustertest.Server
@@ -217,7 +238,7 @@ type trial struct {
 func newTrial(t *testing.T, f failure) *trial {
 	x := &trial{
 		T: t, failure: f, c: &clustertest.Cluster{T: t, Net: clustertest.NewNetwork()}, ids: make(map[string]string),
-		ended: make(chan struct{}), caught: make(chan *clustertest.Server, 1), release: make(chan error, 1),
+		way: make(map[*clustertest.Server]string), ended: make(chan struct{}), caught: make(chan *clustertest.Server, 1), release: make(chan error, 1),
 	}
 	for i := range f.size {
 		s := x.c.AddServer(x.prepare)
@@ -343,25 +364,25 @@ func (x *trial) start() (held *clustertest.Server) {
 
 // fail lets the victims fail, and whoever is held go.
 func (x *trial) fail(victims []*clustertest.Server, held *clustertest.Server) {
-	for _, s := range victims {
+	for i, s := range victims {
+		x.way[s] = x.how[i]
 		x.cut(s)
 	}
+	dying := slices.DeleteFunc(slices.Clone(victims), func(s *clustertest.Server) bool { return x.way[s] != "killed" })
 	var wg sync.WaitGroup
+	for _, s := range dying {
+		x.c.Net.Kill(s.Host) // one that stops has no daemon any more that could be killed
+		wg.Go(s.Kill)
+	}
+	x.await("the victims are dead", func() error {
+		if slices.ContainsFunc(dying, (*clustertest.Server).Runs) {
+			return errors.New("one runs")
+		}
+		return nil
+	})
 	var crash error
-	if x.how == "killed" {
-		for _, s := range victims {
-			x.c.Net.Kill(s.Host) // one that stops has no daemon any more that could be killed
-			wg.Go(s.Kill)
-		}
-		x.await("the victims are dead", func() error {
-			if slices.ContainsFunc(victims, (*clustertest.Server).Runs) {
-				return errors.New("one runs")
-			}
-			return nil
-		})
-		if slices.Contains(victims, held) {
-			crash = errCrash
-		}
+	if slices.Contains(dying, held) {
+		crash = errCrash
 	}
 	x.release <- crash
 	wg.Wait()
@@ -372,7 +393,7 @@ func (x *trial) cut(s *clustertest.Server) {
 	for _, other := range x.c.Servers() {
 		switch {
 		case other == s:
-		case x.how == "mute":
+		case x.way[s] == "mute":
 			x.c.Net.CutOneWay(s.Host, other.Host)
 		default:
 			x.c.Net.Cut(s.Host, other.Host)
@@ -428,12 +449,13 @@ func (x *trial) leader() *clustertest.Server {
 	return nil
 }
 
-// configurations lists who votes, by ID, as each server knows it.
+// configurations lists who votes, by ID, as each server's log has it, which counts before it is
+// committed.
 func (x *trial) configurations() (out []map[string]bool) {
 	for _, s := range x.c.Running() {
 		if v := s.View(); v.Cluster().Enabled {
 			voters := make(map[string]bool)
-			for _, server := range v.Servers() {
+			for _, server := range s.RaftServers() {
 				if server.Voter {
 					voters[server.ID] = true
 				}
