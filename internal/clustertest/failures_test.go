@@ -22,13 +22,14 @@ import (
 	"incusd/internal/config"
 	"incusd/internal/daemon"
 	"incusd/internal/raftstore"
+	"incusd/internal/raftstore/state"
 )
 
 // sampleEnv names how sparse a sample of the failures is taken: 1 takes all, as `make failures` does.
 const sampleEnv = "FAILURES_EVERY"
 
 // sampleEvery is what an ordinary run takes: about fifty.
-const sampleEvery = 330
+const sampleEvery = 460
 
 // TestEveryFailureAtEachStepEndsInTheRightRoles lets one or two servers of each kind fail, in each
 // way, at each step of whatever changes votes, members and addresses, in clusters of each size.
@@ -57,7 +58,7 @@ func TestEveryFailureAtEachStepEndsInTheRightRoles(t *testing.T) {
 // A procedure changes who votes, who is a member, or where a member is.
 type procedure struct {
 	name string
-	// about is the letter of the member that it is about, as in roles.
+	// about is the letter of the member that it is about, as in roles, or joiner.
 	about  byte
 	from   int // the smallest cluster that has such a member
 	before string
@@ -67,6 +68,9 @@ type procedure struct {
 	// finish does what an administrator does who had no answer.
 	finish func(x *trial)
 }
+
+// joiner is the letter of a server that is no member yet.
+const joiner = 'J'
 
 var procedures = []procedure{
 	{name: "rest", from: 1, points: func(int) []string { return []string{""} }},
@@ -78,6 +82,7 @@ var procedures = []procedure{
 	{name: "handover", about: 'V', from: 3, points: whenStopped(false), begin: (*trial).stop},
 	{name: "promotion", from: 5, points: proposedThen(raftstore.PointPromote, raftstore.PointPromoted), begin: wantVoters("5"), finish: requireVoters("5")},
 	{name: "demotion", from: 5, before: "5", points: proposedThen(raftstore.PointDemote, raftstore.PointDemoted), begin: wantVoters("3"), finish: requireVoters("3")},
+	{name: "join", about: joiner, from: 1, points: whenJoined, begin: (*trial).join, finish: (*trial).requireJoined},
 	{name: "move", about: 'L', from: 1, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
 	{name: "move", about: 'V', from: 3, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
 	{name: "move", about: 'S', from: 2, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
@@ -122,6 +127,15 @@ func whenStopped(leads bool) func(size int) []string {
 	}
 }
 
+// whenJoined lists those of a join. Of three members two get a vote.
+func whenJoined(size int) []string {
+	points := slices.Concat(proposed, joinPoints)
+	if size == 2 {
+		points = slices.Concat(points, promote)
+	}
+	return points
+}
+
 // A failure is one case: who fails, how, and when.
 type failure struct {
 	size int
@@ -153,7 +167,7 @@ func failures() (all []failure) {
 			}
 			for _, point := range p.points(size) {
 				for _, who := range upToTwo(kinds(size, p, point)) {
-					for _, how := range hows(size, who) {
+					for _, how := range hows(p, size, who) {
 						all = append(all, failure{size, p, point, who, how})
 					}
 				}
@@ -172,7 +186,11 @@ func kinds(size int, p procedure, point string) string {
 	voters := odd(min(limit, size))
 	standby := min(2, size-voters)
 	letters := "L" + strings.Repeat("V", voters-1) + strings.Repeat("S", standby) + strings.Repeat("-", size-voters-standby)
-	if p.about != 0 {
+	switch p.about {
+	case 0:
+	case joiner:
+		letters += "M"
+	default:
 		letters = strings.Replace(letters, string(p.about), "M", 1)
 	}
 	if p.about == 'L' && slices.Contains(demote, point) { // another one leads by then
@@ -199,10 +217,10 @@ func upToTwo(letters string) (out []string) {
 
 // hows lists the different ways in which who fail in a cluster of size. Nobody is there to be cut
 // off from a single server.
-func hows(size int, who string) (out [][]string) {
+func hows(p procedure, size int, who string) (out [][]string) {
 	for i, first := range ways {
 		switch {
-		case size == 1 && first != "killed":
+		case size == 1 && first != "killed" && p.about != joiner:
 		case len(who) == 1:
 			out = append(out, []string{first})
 		default:
@@ -223,6 +241,8 @@ type trial struct {
 	c       *clustertest.Cluster
 	ids     map[string]string // by host
 	subject *clustertest.Server
+	token   string              // for the one that joins
+	joined  bool                // it is to be a member by now
 	by      *clustertest.Server // asks for the procedure
 	down    []*clustertest.Server
 	way     map[*clustertest.Server]string // how each of the victims fails
@@ -305,9 +325,6 @@ func (x *trial) run() {
 func (x *trial) cast() (victims []*clustertest.Server) {
 	leader := x.c.Leader()
 	letters := []byte(roles(leader))
-	for _, m := range leader.View().Members() {
-		x.ids[m.Name] = m.ID
-	}
 	take := func(letter byte) *clustertest.Server {
 		i := slices.Index(letters, letter)
 		if i < 0 {
@@ -316,7 +333,12 @@ func (x *trial) cast() (victims []*clustertest.Server) {
 		letters[i] = '.'
 		return x.c.Servers()[i]
 	}
-	if x.about != 0 {
+	switch x.about {
+	case 0:
+	case joiner:
+		x.subject = x.c.AddServer(x.prepare)
+		x.token = leader.MustToken(x.subject.Host)
+	default:
 		x.subject = take(x.about)
 	}
 	for i := range x.who {
@@ -427,7 +449,7 @@ func (x *trial) judge(configurations []map[string]bool) {
 	}
 	var left []*clustertest.Server
 	for _, s := range x.left() {
-		if s.View().Cluster().Enabled {
+		if s.View().Cluster().Enabled && !x.joins(s) {
 			left = append(left, s)
 		}
 	}
@@ -454,6 +476,9 @@ func (x *trial) leader() *clustertest.Server {
 func (x *trial) configurations() (out []map[string]bool) {
 	for _, s := range x.c.Running() {
 		if v := s.View(); v.Cluster().Enabled {
+			for _, m := range slices.Concat(v.Members(), v.Joining()) {
+				x.ids[m.Name] = m.ID
+			}
 			voters := make(map[string]bool)
 			for _, server := range s.RaftServers() {
 				if server.Voter {
@@ -507,6 +532,9 @@ func (x *trial) settled() error {
 		if m.Removal != nil {
 			return fmt.Errorf("%s is being removed", m.Name)
 		}
+	}
+	if x.about == joiner && !x.joined {
+		return nil // the rest of a join may be there
 	}
 	if len(v.Joining()) > 0 || len(v.Servers()) != len(v.Members()) {
 		return fmt.Errorf("%d members, %d joining, %d servers in Raft", len(v.Members()), len(v.Joining()), len(v.Servers()))
@@ -576,6 +604,32 @@ func requireUnavailable(t *testing.T, c *clustertest.Cluster, left []*clustertes
 			t.Fatalf("%s went from %d to %d without a quorum", s.Host, before, after)
 		}
 	}
+}
+
+// joins tells whether s is the one that joins.
+func (x *trial) joins(s *clustertest.Server) bool { return x.about == joiner && s == x.subject }
+
+func (x *trial) join() error { return x.subject.Join(x.c.Context(), x.token) }
+
+// requireJoined does what an administrator does whose join failed: the same again, with the same
+// token, as soon as the server lets him.
+func (x *trial) requireJoined() {
+	x.joined = true
+	x.await("the join ends", func() error {
+		by := x.leader()
+		if by == nil {
+			return errors.New("nobody leads")
+		}
+		if m, ok := by.View().MemberByName(x.subject.Host); ok && m.State == state.MemberActive {
+			return nil
+		}
+		err := x.join()
+		if err != nil && !errors.Is(err, api.JoinRunning) {
+			x.Fatalf("the same join again: %v", err)
+		}
+		return err
+	})
+	requireCleanEnd(x.T, x.c, x.leader(), x.subject, x.token)
 }
 
 func (x *trial) remove() error { return remove(x.c.Context(), x.by, x.subject.Host, false) }

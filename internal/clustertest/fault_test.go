@@ -12,6 +12,7 @@ import (
 
 	"incusd/api"
 	"incusd/internal/clustertest"
+	"incusd/internal/membership"
 )
 
 func set(s *clustertest.Server, key, value string) error {
@@ -176,6 +177,32 @@ func TestJoinGoesOnOverASlowAndPartlyCutNetwork(t *testing.T) {
 		c.Net.Heal()
 		c.RequireConverged()
 	})
+}
+
+// The member is away while a step of the join is asked of it, and while it is looked for again.
+func TestJoinGoesOnWithAMemberThatIsBackInTime(t *testing.T) {
+	for _, point := range []string{membership.PointFound, membership.PointPreflight, membership.PointClaimed} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			virtual(t, func(t *testing.T) {
+				c := clustertest.New(t, 1)
+				hold, caught, release := holdAt(point)
+				fresh, by := c.AddServer(hold), c.Servers()[0]
+				token := by.MustToken(fresh.Host)
+				done := make(chan error, 1)
+				go func() { done <- fresh.Join(c.Context(), token) }()
+				<-caught
+				c.Net.Cut(fresh.Host, by.Host)
+				close(release)
+				time.Sleep(14 * time.Second) // of the 15 that a step has
+				c.Net.Heal()
+				if err := <-done; err != nil {
+					t.Errorf("the join: %v", err)
+				}
+				c.RequireConverged()
+			})
+		})
+	}
 }
 
 // hangingDisk does not end a write before it is released.

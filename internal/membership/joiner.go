@@ -140,12 +140,17 @@ type attempt struct {
 	*Joiner
 	req      api.ClusterPut
 	token    *api.ClusterMemberJoinToken // nil when the client has redeemed it
-	address  string                      // of the member that was found
-	cert     *x509.Certificate           // of the cluster
-	cluster  Cluster
+	found    atomic.Pointer[foundMember] // the member that was found last
 	rec      *localstore.JoinRecord
 	replica  Replica
 	progress func(string)
+}
+
+// foundMember is a member that a join speaks to, with the cluster's certificate that it has shown.
+type foundMember struct {
+	Cluster
+	address string
+	cert    *x509.Certificate
 }
 
 // Begin keeps every join off until end is called. It fails with api.JoinRunning while
@@ -214,7 +219,6 @@ func (a *attempt) prepare(ctx context.Context) error {
 	if err := a.find(ctx); err != nil {
 		return err
 	}
-	a.cluster = a.cfg.Connect(a.address, a.cert)
 	if err := a.reach(PointFound); err != nil {
 		return err
 	}
@@ -243,8 +247,8 @@ func (a *attempt) readToken() error {
 // preflight reports all problems in one error.
 func (a *attempt) preflight(ctx context.Context) error {
 	var report *JoinReport
-	err := a.ask(ctx, stepTime, func(ctx context.Context) (err error) {
-		report, err = a.cluster.Preflight(ctx, a.joinRequest())
+	err := a.ask(ctx, stepTime, func(ctx context.Context, cluster Cluster) (err error) {
+		report, err = cluster.Preflight(ctx, a.joinRequest())
 		return err
 	})
 	if err != nil {
@@ -304,8 +308,8 @@ func (a *attempt) claim(ctx context.Context) error {
 	if a.token == nil && a.req.ClusterPassword == "" {
 		return nil
 	}
-	err := a.ask(ctx, stepTime, func(ctx context.Context) error {
-		return a.cluster.Claim(ctx, api.CertificatesPost{
+	err := a.ask(ctx, stepTime, func(ctx context.Context, cluster Cluster) error {
+		return cluster.Claim(ctx, api.CertificatesPost{
 			Name:        a.req.ServerName,
 			Type:        api.CertificateServer,
 			Certificate: string(a.cfg.Own().CertPEM),
@@ -324,13 +328,13 @@ func (a *attempt) claim(ctx context.Context) error {
 // admit notes the join first: whatever happens from here on, the next start of this
 // server settles it.
 func (a *attempt) admit(ctx context.Context) error {
-	id := uuid.NewString()
+	id, found := uuid.NewString(), a.found.Load()
 	a.rec = &localstore.JoinRecord{
 		Replica:     localstore.Replica{ID: id, Dir: id},
 		Name:        a.req.ServerName,
 		Address:     a.req.ServerAddress,
-		ClusterCert: trust.EncodePEM(a.cert),
-		Contact:     a.address,
+		ClusterCert: trust.EncodePEM(found.cert),
+		Contact:     found.address,
 		Started:     a.cfg.Now().UTC(),
 	}
 	if a.token != nil {
@@ -345,8 +349,8 @@ func (a *attempt) admit(ctx context.Context) error {
 		return err
 	}
 	var adm *Admission
-	err := a.ask(ctx, stepTime, func(ctx context.Context) (err error) {
-		adm, err = a.cluster.Admit(ctx, AdmitRequest{
+	err := a.ask(ctx, stepTime, func(ctx context.Context, cluster Cluster) (err error) {
+		adm, err = cluster.Admit(ctx, AdmitRequest{
 			ID:             id,
 			Name:           a.req.ServerName,
 			Address:        a.req.ServerAddress,
@@ -442,8 +446,8 @@ func (a *attempt) watchStanding(ctx context.Context) error {
 func (a *attempt) standing(ctx context.Context) error {
 	req := a.joinRequest()
 	req.Token, req.Password = "", "" // what counts is the key
-	return a.ask(ctx, stepTime, func(ctx context.Context) error {
-		_, err := a.cluster.Preflight(ctx, req)
+	return a.ask(ctx, stepTime, func(ctx context.Context, cluster Cluster) error {
+		_, err := cluster.Preflight(ctx, req)
 		return err
 	})
 }

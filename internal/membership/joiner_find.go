@@ -16,14 +16,19 @@ import (
 )
 
 // find looks for a member at all known addresses side by side, and takes the first
-// one that shows the expected certificate, or one that took its place and is endorsed by it.
+// one that shows the expected certificate, or one that took its place and is endorsed by it. When
+// there is none, the one that was found before stays the contact.
 func (a *attempt) find(ctx context.Context) error {
 	addresses, known, err := a.target()
 	if err != nil {
 		return err
 	}
-	a.address, a.cert, err = findMember(ctx, a.cfg.Dial, addresses, known, a.cfg.Now())
-	return err
+	address, cert, err := findMember(ctx, a.cfg.Dial, addresses, known, a.cfg.Now())
+	if err != nil {
+		return err
+	}
+	a.found.Store(&foundMember{Cluster: a.cfg.Connect(address, cert), address: address, cert: cert})
+	return nil
 }
 
 // target gives the addresses to try and the fingerprints, of which each must lead to the
@@ -107,12 +112,12 @@ func wrongMember(address, expected, shown string) *api.Error {
 
 // ask makes one call to the cluster, and makes it again at whichever member answers if
 // the one that was asked has died or lost its leader. Each call is harmless to repeat.
-func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx context.Context) error) error {
+func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx context.Context, cluster Cluster) error) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	for {
 		each, stop := context.WithTimeout(ctx, callTime)
-		err := call(each)
+		err := call(each, a.found.Load())
 		stop()
 		if err == nil || !mayPass(err) {
 			return err
@@ -122,8 +127,8 @@ func (a *attempt) ask(ctx context.Context, bound time.Duration, call func(ctx co
 		case <-ctx.Done():
 			return err
 		}
-		if found := a.find(ctx); found == nil {
-			a.cluster = a.cfg.Connect(a.address, a.cert)
+		if err := a.find(ctx); err != nil {
+			a.cfg.Log.Debug("no other member of the cluster is found", "err", err)
 		}
 	}
 }

@@ -40,8 +40,8 @@ func (a *attempt) undo(ctx context.Context) (active, undone bool) {
 
 // releaseClaim gives the token back when the attempt ended before it was noted.
 func (a *attempt) releaseClaim(ctx context.Context) bool {
-	return a.ask(context.WithoutCancel(ctx), undoTime, func(ctx context.Context) error {
-		_, err := a.cluster.Abort(ctx, "")
+	return a.ask(context.WithoutCancel(ctx), undoTime, func(ctx context.Context, cluster Cluster) error {
+		_, err := cluster.Abort(ctx, "")
 		return err
 	}) == nil
 }
