@@ -76,7 +76,7 @@ func (c *Cluster) AddServer(prepare ...func(*Server)) *Server {
 	c.T.Helper()
 	c.mu.Lock()
 	host := fmt.Sprintf("m%d", len(c.servers)+1)
-	s := &Server{C: c, Host: host, dir: filepath.Join(c.T.TempDir(), host), Hardware: newHardware()}
+	s := &Server{C: c, Host: host, dir: filepath.Join(tempDir(c.T), host), Hardware: newHardware()}
 	c.servers = append(c.servers, s)
 	c.mu.Unlock()
 	for _, p := range prepare {

@@ -4,7 +4,6 @@ package clustertest_test
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,13 +12,9 @@ import (
 )
 
 // TestHundredMembersFormAndSurviveTheirLeader runs in virtual time. The race detector cannot
-// hold as many goroutines. Disks are not what is tried here, so the files are in memory where
-// the system has a place for that.
+// hold as many goroutines.
 func TestHundredMembersFormAndSurviveTheirLeader(t *testing.T) {
-	const size, inMemory = 100, "/dev/shm"
-	if info, err := os.Stat(inMemory); err == nil && info.IsDir() {
-		t.Setenv("TMPDIR", inMemory)
-	}
+	const size = 100
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
 		c := clustertest.New(t, size)
