@@ -29,7 +29,7 @@ import (
 const sampleEnv = "FAILURES_EVERY"
 
 // sampleEvery is what an ordinary run takes: about fifty.
-const sampleEvery = 460
+const sampleEvery = 560
 
 // TestEveryFailureAtEachStepEndsInTheRightRoles lets one or two servers of each kind fail, in each
 // way, at each step of whatever changes votes, members and addresses, in clusters of each size.
@@ -82,6 +82,9 @@ var procedures = []procedure{
 	{name: "handover", about: 'V', from: 3, points: whenStopped(false), begin: (*trial).stop},
 	{name: "promotion", from: 5, points: proposedThen(raftstore.PointPromote, raftstore.PointPromoted), begin: wantVoters("5"), finish: requireVoters("5")},
 	{name: "demotion", from: 5, before: "5", points: proposedThen(raftstore.PointDemote, raftstore.PointDemoted), begin: wantVoters("3"), finish: requireVoters("3")},
+	{name: "evacuation", about: 'L', from: 2, points: whenStopped(true), begin: (*trial).evacuate, finish: (*trial).requireEvacuatedAndRestored},
+	{name: "evacuation", about: 'V', from: 3, points: whenStopped(false), begin: (*trial).evacuate, finish: (*trial).requireEvacuatedAndRestored},
+	{name: "evacuation", about: 'S', from: 2, points: proposedThen(), begin: (*trial).evacuate, finish: (*trial).requireEvacuatedAndRestored},
 	{name: "join", about: joiner, from: 1, points: whenJoined, begin: (*trial).join, finish: (*trial).requireJoined},
 	{name: "move", about: 'L', from: 1, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
 	{name: "move", about: 'V', from: 3, points: proposedThen(daemon.PointAddressNoted, daemon.PointAddressTold), begin: (*trial).move, finish: (*trial).requireMoved},
@@ -113,7 +116,7 @@ func whenRemoved(leads bool) func(size int) []string {
 	}
 }
 
-// whenStopped lists those of a voter's stop. Of three members it keeps its vote.
+// whenStopped lists those of a voter's stop or evacuation. Of three members it keeps its vote.
 func whenStopped(leads bool) func(size int) []string {
 	return func(size int) []string {
 		points := proposed
@@ -528,6 +531,8 @@ func (x *trial) settled() error {
 			return fmt.Errorf("%s is offline", m.Name)
 		case m.Stopping:
 			return fmt.Errorf("%s is said to stop", m.Name)
+		case m.Maintenance != "":
+			away = append(away, s)
 		}
 		if m.Removal != nil {
 			return fmt.Errorf("%s is being removed", m.Name)
@@ -646,6 +651,27 @@ func (x *trial) requireRemoved() {
 		return nil
 	})
 	requireStandalone(x.T, x.c, x.subject)
+}
+
+func (x *trial) evacuate() error { return changeState(x.by, x.subject.Host, "evacuate") }
+
+func (x *trial) requireEvacuatedAndRestored() {
+	x.await("the member is evacuated", func() error {
+		by := x.leader()
+		if by == nil {
+			return errors.New("nobody leads")
+		}
+		switch m, _ := by.View().MemberByName(x.subject.Host); m.Maintenance {
+		case state.MaintenanceEvacuated:
+			return nil
+		case "":
+			return x.evacuate()
+		default:
+			return errors.New(m.Maintenance)
+		}
+	})
+	x.await("right roles without it", x.settled)
+	x.await("the member is restored", func() error { return changeState(x.by, x.subject.Host, "restore") })
 }
 
 func (x *trial) stop() error {
