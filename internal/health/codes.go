@@ -32,6 +32,7 @@ const (
 	Removed         Code = "removed"
 	RemovalStuck    Code = "removal_stuck"
 	MaintenanceLong Code = "maintenance_long"
+	NoneInService   Code = "none_in_service"
 	EntityErrored   Code = "entity_errored"
 	EntityPending   Code = "entity_pending"
 )
@@ -41,6 +42,6 @@ func Codes() []Code {
 	return []Code{
 		NoQuorum, MemberOffline, MemberHangs, MemberUnheard, MemberRefuses, WrongServer, OneWay, LinkBroken, Partition, ClockSkew,
 		VersionsDiffer, CommandVersion, DiskHangs, DiskSlow, DiskFull, DiskLow, Lag, CertExpired, CertNotYetValid, CertExpires,
-		TooFewVoters, NoSlack, Fenced, Rival, Removed, RemovalStuck, MaintenanceLong, EntityErrored, EntityPending,
+		TooFewVoters, NoSlack, Fenced, Rival, Removed, RemovalStuck, MaintenanceLong, NoneInService, EntityErrored, EntityPending,
 	}
 }

@@ -442,6 +442,15 @@ var cases = []struct {
 		nil, nil,
 	},
 	{
+		"all are evacuated", 3,
+		func(e *Evidence) {
+			for i := range e.Members {
+				e.Members[i].Maintenance, e.Members[i].MaintenanceSince = "evacuated", now.Add(-time.Hour)
+			}
+		},
+		[]string{"warning none_in_service m1 m2 m3"}, []string{"Every member that answers is evacuated", "incus cluster restore m1"},
+	},
+	{
 		"a pool that could not be made", 3,
 		func(e *Evidence) {
 			e.Entities = []Entity{{Kind: "storage pool", Name: "local", Member: "m2", Errored: true, Reason: "no btrfs"}}

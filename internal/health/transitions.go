@@ -44,6 +44,18 @@ func (d *diagnosis) transitions() {
 		}
 		d.maintenance(m)
 	}
+	d.service()
+}
+
+// service finds that nobody takes new work. One member that was evacuated alone is what was asked for.
+func (d *diagnosis) service() {
+	alive := slices.DeleteFunc(slices.Clone(d.Members), func(m Member) bool { return !d.alive(m) })
+	serving := func(m Member) bool { return m.Maintenance != "evacuated" }
+	if len(alive) > 0 && len(d.Members) > 1 && !slices.ContainsFunc(alive, serving) {
+		d.found(api.SeverityWarning, NoneInService, names(alive),
+			"Every member that answers is evacuated: nothing takes new work, and database roles stay with members that were to give them away",
+			"take one back into service: incus cluster restore "+alive[0].Name)
+	}
 }
 
 func (d *diagnosis) maintenance(m Member) {

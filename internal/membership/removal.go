@@ -80,7 +80,7 @@ func (s *Admissions) awaitRemoval(ctx context.Context, m *state.Member, self str
 		}
 		if !sleep(ctx, lookTime, changed) {
 			return api.Errorf(api.Timeout, "Member %q is still being removed: %s", m.Name, doing).
-				WithHint("the removal goes on by itself: see MESSAGE in incus cluster list, or wait for it with the same command again")
+				WithHint("the removal goes on by itself, and is called off if no other member can take over: see MESSAGE in incus cluster list, or wait for it with the same command again")
 		}
 	}
 }
