@@ -13,8 +13,12 @@ import (
 // can. Its texts are those of the protocol (cli.md §8).
 func CheckEdit(old, edited []api.ClusterDatabaseMember) error {
 	switch {
+	case len(edited) == 0:
+		return invalid("Removing cluster members is not supported").
+			WithHint("no member was given: give the list of incusd cluster show, with other addresses, on standard input or in the editor")
 	case len(edited) < len(old):
-		return invalid("Removing cluster members is not supported")
+		return invalid("Removing cluster members is not supported").
+			WithHint("give all members that incusd cluster show lists; one is removed with incus cluster remove, while the cluster runs")
 	case len(edited) > len(old):
 		return invalid("Adding cluster members is not supported")
 	}
