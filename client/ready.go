@@ -8,8 +8,12 @@ import (
 	"incusd/api"
 )
 
-// readyInterval is the time between two questions whether the daemon is ready.
-const readyInterval = 500 * time.Millisecond
+// readyInterval is the time between two questions whether the daemon is ready, and endInterval
+// between two whether it still ends.
+const (
+	readyInterval = 500 * time.Millisecond
+	endInterval   = 50 * time.Millisecond
+)
 
 // DefaultPatience bounds, in seconds, a wait for which the user gave no limit.
 const DefaultPatience = 600
@@ -50,6 +54,19 @@ func (c *Client) WaitReady(ctx context.Context, limit time.Duration) error {
 				WithHint("look into the daemon's log for what it is waiting for")
 		}
 	}
+}
+
+// awaitEnd blocks until a daemon that ends does not answer any more, or another one does: the answer
+// to the command goes out before all is closed.
+func (c *Client) awaitEnd(ctx context.Context) error {
+	for errors.Is(c.Ready(ctx), api.ShuttingDown) {
+		select {
+		case <-time.After(endInterval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // ShutdownWithin is Shutdown, and fails with api.Timeout when limit has passed.

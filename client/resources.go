@@ -220,8 +220,8 @@ func (c *Client) SetAddress(ctx context.Context, address string, force bool) err
 // as stopped.
 func (c *Client) Shutdown(ctx context.Context, force bool) error {
 	_, err := c.query(ctx, 0, http.MethodPut, fmt.Sprintf("/internal/shutdown?force=%t", force), nil, "")
-	if ctx.Err() == nil && errors.Is(err, api.OutcomeUnknown) {
-		return nil
+	if err != nil && (ctx.Err() != nil || !errors.Is(err, api.OutcomeUnknown)) {
+		return err
 	}
-	return err
+	return c.awaitEnd(ctx)
 }

@@ -25,7 +25,7 @@ func TestShutdownHasALimit(t *testing.T) {
 	s := newShell(t)
 	s.Reply("PUT /internal/shutdown", struct{}{})
 	s.mustRun(t, "", "admin", "shutdown", "--force")
-	s.mustAsk(t, "PUT /internal/shutdown?force=true")
+	s.mustAsk(t, "PUT /internal/shutdown?force=true", "GET /internal/ready")
 	s.Handle("PUT /internal/shutdown", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	s.mustFail(t, "Error: Daemon still running after 1s timeout\n"+
 		"Hint: it may be waiting for operations: incus operation list; --force does not wait for them\n", "", "admin", "shutdown", "-t", "1")

@@ -67,13 +67,20 @@ func readDatabase(ctx context.Context) (api.ClusterDatabase, error) {
 	return db, err
 }
 
-// endTime is how long a daemon that was told to stop may take to close its stores.
-const endTime = time.Second
+// How long to wait for a daemon that was told to stop: until it knows, and until its stores are closed.
+const (
+	toldTime = time.Second
+	endTime  = 15 * time.Second
+)
 
 // withStopped runs f on the stores of the stopped server.
 func withStopped(ctx context.Context, f func(*recovery.Server) error) error {
-	for start := time.Now(); running(ctx); time.Sleep(endTime / 20) {
-		if time.Since(start) > endTime {
+	start := time.Now()
+	for limit := toldTime; running(ctx); time.Sleep(toldTime / 20) {
+		if errors.Is(socket().Ready(ctx), api.ShuttingDown) {
+			limit = endTime
+		}
+		if time.Since(start) > limit {
 			return recovery.Running()
 		}
 	}
