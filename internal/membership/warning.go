@@ -166,14 +166,20 @@ func expiry(what string, end time.Time, effect string, now time.Time) (severity,
 func stamp(t time.Time) string { return t.UTC().Format(time.DateTime + " MST") }
 
 // certificateEnds remembers when certificates end, by their PEM: the members change often, and there
-// may be thousands of clients. One that cannot be read has no end.
+// may be thousands of clients. One that cannot be read has no end. It begins anew at maxEnds, so that
+// what is gone is not kept.
 type certificateEnds map[string]time.Time
+
+const maxEnds = 20000
 
 func (e certificateEnds) of(pem string) (end time.Time, known bool) {
 	end, seen := e[pem]
 	if !seen {
 		if cert, err := trust.ParseCertificate(pem); err == nil {
 			end = cert.NotAfter
+		}
+		if len(e) >= maxEnds {
+			clear(e)
 		}
 		e[pem] = end
 	}
