@@ -447,6 +447,7 @@ func (x *trial) back(s *clustertest.Server, stopped []*clustertest.Server) {
 func (x *trial) judge(configurations []map[string]bool) {
 	if quorate(configurations, x.down, x.ids) || x.leader() != nil {
 		x.await("right roles of those who are left", x.settled)
+		x.await("those who fail are offline", x.downAreOffline)
 		x.mustWrite("user.after")
 		return
 	}
@@ -457,6 +458,20 @@ func (x *trial) judge(configurations []map[string]bool) {
 		}
 	}
 	requireUnavailable(x.T, x.c, left)
+}
+
+// downAreOffline tells who is down and does not look so to those who are left.
+func (x *trial) downAreOffline() error {
+	by := x.leader()
+	if by == nil {
+		return errors.New("nobody leads")
+	}
+	for _, s := range x.down {
+		if m, ok := by.View().MemberByName(s.Host); ok && m.State == state.MemberActive && !m.Offline {
+			return fmt.Errorf("%s looks healthy", s.Host)
+		}
+	}
+	return nil
 }
 
 // left lists the servers that neither fail nor stop.
