@@ -47,11 +47,24 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
 		}
 		return 0, err
 	}
-	size, err := io.Copy(w, resp.Body)
-	if err != nil {
-		return size, c.noAnswer(ctx, false, err)
+	to := &sink{w: w}
+	size, err := io.Copy(to, resp.Body)
+	if err != nil && to.err == nil {
+		err = c.noAnswer(ctx, false, err)
 	}
-	return size, nil
+	return size, err
+}
+
+// sink remembers why nothing more could be written, which says nothing of the connection.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (n int, err error) {
+	n, err = s.w.Write(p)
+	s.err = err
+	return n, err
 }
 
 // Restore makes a backup the state of the server. name and address may be empty.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -32,16 +34,41 @@ func (a *app) adminBackupCommand() *cobra.Command {
 
 // backup writes beside path first: a file under that name is a whole backup, whatever happens.
 func (a *app) backup(ctx context.Context, path string) (int64, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return 0, notAFile(path)
+	}
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".part") // 0600
 	if err != nil {
-		return 0, err
+		return 0, notWritten(path, err)
 	}
 	defer os.Remove(file.Name())
 	size, err := a.daemon().Backup(ctx, file)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return 0, err
+	if err := cmp.Or(err, file.Sync()); err != nil {
+		return 0, errors.Join(notWritten(path, err), file.Close())
 	}
-	return size, os.Rename(file.Name(), path)
+	if err := file.Close(); err != nil {
+		return 0, notWritten(path, err)
+	}
+	if err := os.Rename(file.Name(), path); err != nil {
+		return 0, notWritten(path, err)
+	}
+	return size, nil
+}
+
+// notWritten says why there is no backup at path: not in the words of the file that is written beside it.
+func notWritten(path string, err error) error {
+	var number syscall.Errno
+	switch {
+	case !errors.As(err, &number) || errors.As(err, new(*api.Error)):
+		return err // of the daemon
+	case number == syscall.ENOSPC || number == syscall.EDQUOT:
+		return api.Errorf(api.DiskFull, "No backup was written to %s: %v", path, number).WithHint("make room there, or name a file elsewhere")
+	}
+	return api.Errorf(api.BadRequest, "No backup was written to %s: %v", path, number).WithHint("name a file in a folder that is there and that you may write to")
+}
+
+func notAFile(path string) error {
+	return api.Errorf(api.BadRequest, "%s is not a file", path).WithHint("name the file of the backup")
 }
 
 func (a *app) adminRestoreCommand() *cobra.Command {
@@ -75,6 +102,9 @@ func (a *app) restore(ctx context.Context, path, name, address string, yes bool)
 		return err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return notAFile(path)
+	}
 	if !yes {
 		answer, err := a.prompter().line(ctx, restoreQuestion)
 		if err != nil && !errors.Is(err, io.EOF) {

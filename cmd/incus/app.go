@@ -274,8 +274,14 @@ func (a *app) warnStale(s client.Stale) {
 			why = "this cluster has no quorum"
 		case api.MemberRemoved:
 			why = "this server was removed from the cluster"
+		case api.MemberFenced:
+			why = "this member was shut out when its cluster was recovered"
 		}
-		a.warn("%s (%s); showing what this member last knew (index %d, since %s)", why, string(s.Reason), s.Index, a.date(s.Since))
+		since := ""
+		if !s.Since.IsZero() {
+			since = ", since " + a.date(s.Since)
+		}
+		a.warn("%s (%s); showing what this member last knew (index %d%s)", why, string(s.Reason), s.Index, since)
 		if s.Voters > 0 {
 			a.warn("%s", missing(s))
 		}

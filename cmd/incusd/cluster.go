@@ -188,16 +188,14 @@ func recoverCluster(cmd *cobra.Command, s *recovery.Server, quiet, force bool) e
 	if refusal == nil && warning != nil && !force {
 		refusal = warning
 	}
-	if refusal != nil || !quiet {
-		if err := writeSurvey(out, found); err != nil {
-			return err
-		}
+	if err := writeSurvey(out, found); err != nil {
+		return err
 	}
 	if refusal != nil {
 		return refusal
 	}
+	fmt.Fprintf(out, "%s\nFormer members are shut out from now on; those that had no vote come back by themselves.\n\n", recovery.Loss(found))
 	if !quiet {
-		fmt.Fprintf(out, "%s\nFormer members are shut out from now on; those that had no vote come back by themselves.\n\n", recovery.Loss(found))
 		if err := confirm(cmd, recoverQuestion, "Recover operation aborted"); err != nil {
 			return err
 		}

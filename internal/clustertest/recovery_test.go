@@ -267,6 +267,47 @@ func TestRecoveryIsRefusedWhileAQuorumIsAlive(t *testing.T) {
 	})
 }
 
+// A stand-by misses a dead leader later than the voters do.
+func TestRecoveryWaitsUntilAStandbyMissesTheLeader(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 5)
+		withRoles(c, map[string]string{"m1": state.RoleVoter, "m2": state.RoleVoter, "m3": state.RoleVoter, "m4": state.RoleStandby, "m5": state.RoleStandby})
+		all := c.Servers()
+		all[2].Stop()
+		c.Leader().Kill()
+		if standby := all[3].View(); standby.Leader == "" {
+			t.Error("it has missed the leader at once")
+		}
+		for _, s := range all[:2] {
+			s.Kill()
+		}
+		if err := all[2].Recover(c.Context(), false, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// One that runs while it is removed by force has the end of its row in its own copy.
+func TestRemovedServerIsToldSoBeforeARecovery(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		by, gone := c.Servers()[0], c.Servers()[2]
+		if err := remove(c.Context(), by, gone.Host, true); err != nil {
+			t.Fatal(err)
+		}
+		c.Eventually("its copy has it", func() error {
+			if _, still := gone.View().MemberByName(gone.Host); still {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		gone.Kill()
+		if err := gone.Recover(c.Context(), true, nil); !errors.Is(err, api.MemberRemoved) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestAFresherSurvivorIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5)

@@ -1,9 +1,11 @@
 package membership
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"incusd/api"
 	"incusd/internal/raftstore/state"
 )
 
@@ -21,6 +23,15 @@ func TestFencedMemberSaysSo(t *testing.T) {
 	m := Member(b.Local(), b.member(2), time.Now())
 	if m.Status != StatusOffline || m.Message != "Fenced by the recovery on node1: remove or replace it" || len(m.Roles) != 0 || m.Database {
 		t.Errorf("member %+v", m)
+	}
+}
+
+func TestTheLastThatIsNotShutOutIsToldHowToEnd(t *testing.T) {
+	b := fencedBed(t)
+	err := MayReset(b.Local().View, "id-1", false, true, true)
+	requireReason(t, err, api.Conflict)
+	if hint := api.AsError(err).Hint; !strings.Contains(hint, "incus admin cluster disable") {
+		t.Errorf("the hint is %q", hint)
 	}
 }
 

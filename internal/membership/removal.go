@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"incusd/api"
@@ -177,6 +178,9 @@ func MayReset(view *state.View, id string, removed, working, force bool) error {
 	case len(view.Members()) == 1:
 		return api.Errorf(api.Conflict, "This server is the only member of its cluster").
 			WithHint("to end the cluster and keep what is here: incus admin cluster disable")
+	case !slices.ContainsFunc(view.Members(), func(o *state.Member) bool { return o.ID != id && o.Fenced == 0 }):
+		return api.Errorf(api.Conflict, "This server is the only member of its cluster that is not shut out").
+			WithHint("to end the cluster: incus cluster remove --force for each of the others, then incus admin cluster disable")
 	}
 	return api.Errorf(api.Conflict, "This server is a member of a cluster that works, under the name %q", m.Name).
 		WithHint("let it leave: incus cluster remove %s", m.Name)

@@ -1,8 +1,10 @@
 package membership
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"incusd/api"
@@ -138,12 +140,17 @@ func maintenanceStatus(m *state.Member) string {
 
 // staleSince says that nobody knows better at present.
 func staleSince(stale *raftstore.Stale) string {
-	if stale.Since.IsZero() {
-		return stale.Reason.Error()
+	text := cmp.Or(stale.Message, stale.Reason.Error())
+	for _, self := range []string{"This member", "This server"} { // it stands in the rows of others, too
+		if rest, ok := strings.CutPrefix(text, self); ok {
+			text = "The member that answers" + rest
+		}
 	}
-	word := "since"
-	if stale.Reason == api.MemberRemoved {
-		word = "at"
+	switch {
+	case stale.Since.IsZero():
+		return text
+	case stale.Reason == api.MemberRemoved:
+		return text + " at " + stale.Since.Format(timeFormat)
 	}
-	return fmt.Sprintf("%s %s %s", stale.Reason.Error(), word, stale.Since.Format(timeFormat))
+	return text + " since " + stale.Since.Format(timeFormat)
 }

@@ -29,6 +29,8 @@ type View struct {
 // Stale says that a view is only what this member last knew.
 type Stale struct {
 	Reason api.Reason
+	// Message says more of a member that is shut out: by which recovery.
+	Message string
 	// Index is that of the last entry applied here.
 	Index uint64
 	// Since is when this member lost sight of a leader, or was removed.
@@ -99,7 +101,7 @@ func (s *Store) staleView(since time.Time) *View {
 	}
 	stale := &Stale{Reason: api.NoQuorum, Index: v.Index(), Since: since, Silent: s.roll.get()}
 	if out := s.shutOut.Load(); out != nil {
-		stale.Reason, stale.Silent = out.Reason, nil
+		stale.Reason, stale.Message, stale.Silent = out.Reason, out.Message, nil
 	} else if q, ok := s.lostQuorum(); ok {
 		stale.Quorum = &q
 	}

@@ -95,7 +95,7 @@ func checkSum(data []byte) ([]byte, error) {
 	whole, ended := bytes.CutSuffix(data, []byte("\n"))
 	at := bytes.LastIndexByte(whole, '\n') + 1
 	if !ended || !bytes.HasPrefix(whole[at:], []byte(`{"sha256":`)) {
-		return nil, damaged("it ends too early")
+		return nil, damaged("it does not end like one")
 	}
 	var want bytes.Buffer
 	if err := writeEnd(&want, sha256.Sum256(data[:at])); err != nil {

@@ -40,16 +40,16 @@ func CheckEdit(old, edited []api.ClusterDatabaseMember) error {
 		}
 		roles = roles || is.Role != was.Role
 	}
+	const never = "roles cannot be edited at all; if most of the voters will not come back, run on the member with the freshest copy: incusd cluster recover-from-quorum-loss"
 	switch {
 	case !roles:
 		return checkAddresses(edited)
 	case voters == 0:
-		return invalid("At least one member must be a %q", state.RoleVoter)
+		return invalid("At least one member must be a %q", state.RoleVoter).WithHint(never)
 	case voters < 2 && len(edited) > 2:
-		return invalid("Number of %q must be 2 or more", state.RoleVoter)
+		return invalid("Number of %q must be 2 or more", state.RoleVoter).WithHint(never)
 	}
-	return invalid("Roles cannot be edited: the members give them to each other as soon as a majority of voters runs").
-		WithHint("if that majority will not come back, run on the member with the freshest copy: incusd cluster recover-from-quorum-loss")
+	return invalid("Roles cannot be edited: the members give them to each other as soon as a majority of voters runs").WithHint(never)
 }
 
 func checkAddresses(edited []api.ClusterDatabaseMember) error {

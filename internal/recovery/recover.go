@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -110,10 +111,19 @@ type Recovered struct {
 // copy holds. reach, if not nil, is told of each step and may end it there. Cut off anywhere, it
 // leaves either the old replica in use, and can be run again, or the recovered one. After an error
 // that leaves the old one, nothing of it takes room on the disk.
-func (s *Server) Recover(now time.Time, reach func(point string) error) (done Recovered, err error) {
+func (s *Server) Recover(now time.Time, reach func(point string) error) (Recovered, error) {
 	if reach == nil {
 		reach = func(string) error { return nil }
 	}
+	done, err := s.recover(now, reach)
+	if errors.Is(err, api.DiskFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = api.Errorf(api.DiskFull, "%v", err).
+			WithHint("make room in %s for the folder %s twice more, and give the same command again", s.files.Dir, filepath.Base(s.files.Database))
+	}
+	return done, err
+}
+
+func (s *Server) recover(now time.Time, reach func(point string) error) (done Recovered, err error) {
 	view, err := s.recovered(now)
 	if err != nil {
 		return done, err

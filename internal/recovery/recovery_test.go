@@ -55,7 +55,7 @@ func TestJudge(t *testing.T) {
 		{"removed, by the word of a member", []Survivor{member("a", self), member("b", dead), member("c", func(f *Survivor) { dead(f); f.Removed = true })},
 			`removed this server, as member "c" says`, ""},
 		{"recovered already", []Survivor{member("a", self), member("b", func(f *Survivor) { f.Newer, f.Voter, f.Problem = true, true, "why" }), member("c", dead)},
-			"", `recovered already, and member "b" is of it: why`},
+			`recovered already, and member "b" is of it: why`, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,6 +72,24 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestHearsayIsALeaderThatDoesNotAnswer(t *testing.T) {
+	self := member("a", func(f *Survivor) { f.Self, f.Reached = true, true })
+	follower := member("b", func(f *Survivor) { f.Reached, f.Leader = true, "id-c" })
+	for _, tt := range []struct {
+		found []Survivor
+		want  bool
+	}{
+		{[]Survivor{self, member("b", func(f *Survivor) { f.Reached = true }), member("c", func(*Survivor) {})}, false},
+		{[]Survivor{self, follower, member("c", func(f *Survivor) { f.Problem = "refused" })}, true},
+		{[]Survivor{self, follower, member("c", func(f *Survivor) { f.Reached, f.Leader = true, "id-c" })}, false},
+		{[]Survivor{self, follower}, true},
+	} {
+		if got := hearsay(tt.found); got != tt.want {
+			t.Errorf("%+v: %v", tt.found, got)
+		}
+	}
+}
+
 func TestLossNamesWhoIsSilent(t *testing.T) {
 	found := []Survivor{
 		member("a", func(f *Survivor) { f.Self, f.Reached, f.Last = true, true, Position{4, 20} }),
@@ -79,6 +97,10 @@ func TestLossNamesWhoIsSilent(t *testing.T) {
 		member("c", func(*Survivor) {}),
 	}
 	if got := Loss(found); got != "The cluster goes on from entry 20 of term 4. Changes after that one, which b may have acknowledged, are lost." {
+		t.Error(got)
+	}
+	found[2].Reached, found[2].Last = true, Position{4, 21}
+	if got := Loss(found); !strings.Contains(got, "term 4. What c has after that one is lost. Changes") {
 		t.Error(got)
 	}
 }

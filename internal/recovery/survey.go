@@ -18,8 +18,14 @@ import (
 	"incusd/internal/trust"
 )
 
-// surveyTime bounds the questions to the other members, which are asked all at once.
-const surveyTime = 3 * time.Second
+const (
+	// surveyTime bounds the questions to the other members, which are asked all at once.
+	surveyTime = 3 * time.Second
+	// hearsayTime is how long they are asked again while one still follows a leader that does not
+	// answer here: one without a vote misses a dead leader after some seconds only.
+	hearsayTime  = 6 * time.Second
+	hearsayPause = 500 * time.Millisecond
+)
 
 // A Survivor is a member as it is found before a recovery.
 type Survivor struct {
@@ -54,14 +60,41 @@ func (p Position) Compare(q Position) int {
 }
 
 // Survey asks all other members that this server knows, at the same time, what their logs hold.
-// It blocks for a few seconds at most.
+// It asks again while it hears of a leader from others only. It blocks for some seconds at most.
 func (s *Server) Survey(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) ([]Survivor, error) {
+	for start := time.Now(); ; {
+		found, err := s.survey(ctx, dial)
+		if err != nil || !hearsay(found) || time.Since(start) > hearsayTime {
+			return found, err
+		}
+		select {
+		case <-time.After(hearsayPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// hearsay tells whether a leader is known by the word of others alone.
+func hearsay(found []Survivor) bool {
+	followed := ""
+	for _, f := range found {
+		followed = cmp.Or(followed, f.Leader)
+	}
+	return followed != "" && !slices.ContainsFunc(found, func(f Survivor) bool { return f.ID == followed && f.Reached })
+}
+
+func (s *Server) survey(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) ([]Survivor, error) {
 	view := s.copy.Tables.View()
 	if !view.Cluster().Enabled {
 		return nil, notClustered()
 	}
 	self, ok := view.Member(s.replica.ID)
-	if !ok || self.State != state.MemberActive {
+	if !ok {
+		return nil, api.Errorf(api.MemberRemoved, "The cluster has removed this server, and gone on without it").
+			WithHint("make it a clean one: incus admin cluster reset, with its daemon running; what may have to be recovered is the copy of a member")
+	}
+	if self.State != state.MemberActive {
 		return nil, api.Errorf(api.BadRequest, "This server has no database role").
 			WithHint("it has not finished joining; run this on a member that has")
 	}
@@ -159,6 +192,10 @@ func markVoters(found []Survivor) {
 func Judge(found []Survivor) (refusal, warning *api.Error) {
 	voters, votes, running := 0, false, []string{}
 	for _, f := range found {
+		if f.Leader != "" && hearsay(found) {
+			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
+				WithHint("the leader does not answer this server: look at the way to it; if it is dead, the same command goes on in some seconds"), nil
+		}
 		if f.Leader != "" {
 			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
 				WithHint("start this server's daemon; a member that is dead is removed with: incus cluster remove NAME --force"), nil
@@ -166,6 +203,10 @@ func Judge(found []Survivor) (refusal, warning *api.Error) {
 		if f.Removed && !f.Self {
 			return api.Errorf(api.MemberRemoved, "The cluster has removed this server, as member %q says, and gone on without it", f.Name).
 				WithHint("make it a clean one instead: incus admin cluster reset, with its daemon running; what may have to be recovered is the copy of %s", f.Name), nil
+		}
+		if f.Newer {
+			return api.Errorf(api.Conflict, "The cluster has been recovered already, and member %q is of it: %s", f.Name, f.Problem).
+				WithHint("make this server a clean one: incus admin cluster reset, with its daemon running. A second recovery makes two clusters: if this copy is the one to keep, end the other one before"), nil
 		}
 		if f.Voter {
 			voters++
@@ -187,10 +228,6 @@ func Judge(found []Survivor) (refusal, warning *api.Error) {
 		if f.Self && f.Removed {
 			return nil, api.Errorf(api.MemberRemoved, "The cluster has removed this server, and gone on without it").
 				WithHint("make it a clean one instead: incus admin cluster reset, with its daemon running; or, if nothing is left of the cluster, go on with --force")
-		}
-		if f.Newer {
-			return nil, api.Errorf(api.Conflict, "The cluster has been recovered already, and member %q is of it: %s", f.Name, f.Problem).
-				WithHint("make this server a clean one instead: incus admin cluster reset, with its daemon running; or go on with --force")
 		}
 	}
 	if best := freshest(found); !best.Self {
@@ -218,15 +255,21 @@ func list(names []string) string { return strings.Join(names, ", ") }
 // Loss says in a sentence what a recovery from this copy may lose.
 func Loss(found []Survivor) string {
 	self := found[slices.IndexFunc(found, func(f Survivor) bool { return f.Self })]
-	var silent []string
+	var silent, ahead []string
 	for _, f := range found {
-		if !f.Reached && f.Voter {
+		switch {
+		case !f.Reached && f.Voter:
 			silent = append(silent, f.Name)
+		case f.Reached && f.Last.Compare(self.Last) > 0:
+			ahead = append(ahead, f.Name)
 		}
 	}
-	if len(silent) == 0 {
-		return fmt.Sprintf("The cluster goes on from entry %d of term %d.", self.Last.Index, self.Last.Term)
+	text := fmt.Sprintf("The cluster goes on from entry %d of term %d.", self.Last.Index, self.Last.Term)
+	if len(ahead) > 0 {
+		text += fmt.Sprintf(" What %s has after that one is lost.", list(ahead))
 	}
-	return fmt.Sprintf("The cluster goes on from entry %d of term %d. Changes after that one, which %s may have acknowledged, are lost.",
-		self.Last.Index, self.Last.Term, list(silent))
+	if len(silent) > 0 {
+		text += fmt.Sprintf(" Changes after that one, which %s may have acknowledged, are lost.", list(silent))
+	}
+	return text
 }

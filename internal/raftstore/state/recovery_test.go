@@ -47,6 +47,10 @@ func TestARecoveryFencesEverybodyElse(t *testing.T) {
 			t.Errorf("%s: %+v", id, m)
 		}
 	}
+	err := checkHeirs(w.member("id2"), []*Member{w.member("id1"), w.member("id3")})
+	if hint := api.AsError(err).Hint; !strings.Contains(hint, "incus cluster remove --force node1 node3") {
+		t.Errorf("who is to leave last is told %q", hint)
+	}
 	w.noMember("id4")
 	w.ended("t4", TokenRevoked)
 	w.ended("t5", TokenRevoked)

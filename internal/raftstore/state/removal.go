@@ -149,20 +149,24 @@ func checkHeirs(m *Member, others []*Member) error {
 	if CanTakeOver(others) {
 		return nil
 	}
-	var why []string
+	var why, out []string
 	for _, o := range others {
 		switch {
 		case o.Removal != nil:
 			why = append(why, o.Name+" is being removed")
 		case o.Fenced > 0:
-			why = append(why, o.Name+" is shut out")
+			why, out = append(why, o.Name+" is shut out"), append(out, o.Name)
 		case !o.absent():
 			why = append(why, o.Name+" has the role "+api.RoleDatabaseClient)
 		default:
 			why = append(why, o.Name+" is offline")
 		}
 	}
-	return api.Errorf(api.QuorumNeeded, "Without member %q the cluster would have no quorum: %s", m.Name, strings.Join(why, ", "))
+	refusal := api.Errorf(api.QuorumNeeded, "Without member %q the cluster would have no quorum: %s", m.Name, strings.Join(why, ", "))
+	if len(out) == len(others) {
+		return refusal.WithHint("remove those that are shut out first: incus cluster remove --force %s", strings.Join(out, " "))
+	}
+	return refusal
 }
 
 // CanTakeOver tells whether one of the members can take a vote over, or has one.
