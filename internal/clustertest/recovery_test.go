@@ -287,27 +287,6 @@ func TestRecoveryWaitsUntilAStandbyMissesTheLeader(t *testing.T) {
 	})
 }
 
-// One that runs while it is removed by force has the end of its row in its own copy.
-func TestRemovedServerIsToldSoBeforeARecovery(t *testing.T) {
-	virtual(t, func(t *testing.T) {
-		c := clustertest.New(t, 3)
-		by, gone := c.Servers()[0], c.Servers()[2]
-		if err := remove(c.Context(), by, gone.Host, true); err != nil {
-			t.Fatal(err)
-		}
-		c.Eventually("its copy has it", func() error {
-			if _, still := gone.View().MemberByName(gone.Host); still {
-				return errors.New("not yet")
-			}
-			return nil
-		})
-		gone.Kill()
-		if err := gone.Recover(c.Context(), true, nil); !errors.Is(err, api.MemberRemoved) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
 func TestAFresherSurvivorIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 5)

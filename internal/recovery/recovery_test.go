@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"incusd/api"
+	"incusd/internal/localstore"
+	"incusd/internal/raftstore"
 	"incusd/internal/raftstore/state"
 )
 
@@ -102,6 +104,14 @@ func TestLossNamesWhoIsSilent(t *testing.T) {
 	found[2].Reached, found[2].Last = true, Position{4, 21}
 	if got := Loss(found); !strings.Contains(got, "term 4. What c has after that one is lost. Changes") {
 		t.Error(got)
+	}
+}
+
+// One that runs while it is removed by force may have the end of its row in its own copy.
+func TestSurveyOfARemovedServer(t *testing.T) {
+	s := &Server{copy: &raftstore.Copy{Tables: clusterTables(t)}, replica: localstore.Replica{ID: "gone"}}
+	if _, err := s.Survey(t.Context(), nil); !errors.Is(err, api.MemberRemoved) {
+		t.Errorf("got %v", err)
 	}
 }
 
