@@ -20,6 +20,8 @@ type MemberReport struct {
 	Time          time.Time `json:"time" yaml:"time"`
 	TookMS        float64   `json:"took_ms" yaml:"took_ms"`
 	UptimeSeconds int64     `json:"uptime_seconds" yaml:"uptime_seconds"`
+	// ShutOut is why the member takes no part in the cluster any more; empty while it does.
+	ShutOut string `json:"shut_out,omitempty" yaml:"shut_out,omitempty"`
 	// Raft is nil while the replicated store is being opened.
 	Raft         *MemberRaft         `json:"raft" yaml:"raft"`
 	Disk         MemberDisk          `json:"disk" yaml:"disk"`

@@ -38,6 +38,9 @@ func (c *checkup) Report(ctx context.Context, asker string) api.MemberReport {
 		if m, ok := view.Member(store.ID()); ok && view.Cluster().Enabled {
 			report.Name, report.ID, report.Address = m.Name, m.ID, m.Address
 		}
+		if out := store.ShutOutReason(); out != nil {
+			report.ShutOut = out.Message
+		}
 		report.Peers = probe(ctx, store, probed(view, store.ID(), asker))
 		describe(&report, view, store.Health())
 	}

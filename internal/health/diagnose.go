@@ -67,6 +67,10 @@ func (d *diagnosis) member(name string) (Member, bool) {
 // alive tells whether a member is there at this moment, by its own word or another's.
 func (d *diagnosis) alive(m Member) bool { return m.Report != nil || len(d.reachedBy(m)) > 0 }
 
+// shutOut tells whether a member that is one here says that it takes no part any more: it has met a
+// recovery of the cluster that is not known here.
+func (m Member) shutOut() bool { return m.Report != nil && m.Report.ShutOut != "" }
+
 func names(members []Member) []string {
 	out := make([]string, len(members))
 	for i, m := range members {

@@ -401,6 +401,16 @@ var cases = []struct {
 		[]string{"error fenced m2", "error fenced m3", "notice no_slack m1"}, []string{"add two more"},
 	},
 	{
+		"the only voter was shut out by a recovery that is undone here", 2,
+		func(e *Evidence) {
+			e.leaderless(time.Hour)
+			e.member("m1").Voter = false
+			e.member("m2").Report.ShutOut = "This member was shut out when the cluster was recovered on member \"m1\""
+			e.broken("m2", "m1", api.ReachRejected)
+		},
+		[]string{"error no_quorum m2", "error fenced m2"}, []string{"recover the cluster on a member that takes part", "recovered on member \"m1\""},
+	},
+	{
 		"who looks was shut out by a recovery", 3,
 		func(e *Evidence) { e.leaderless(time.Hour); e.Out = api.MemberFenced },
 		[]string{"error fenced m1"}, []string{"goes on elsewhere", "incus admin cluster reset"},

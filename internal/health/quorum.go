@@ -57,8 +57,9 @@ func (d *diagnosis) quorum() {
 		return
 	}
 	voters := d.allVoters()
-	answer := slices.DeleteFunc(slices.Clone(voters), func(m Member) bool { return m.Report == nil })
-	missing := slices.DeleteFunc(slices.Clone(voters), func(m Member) bool { return m.Report != nil })
+	absent := func(m Member) bool { return m.Report == nil || m.shutOut() }
+	answer := slices.DeleteFunc(slices.Clone(voters), absent)
+	missing := slices.DeleteFunc(slices.Clone(voters), func(m Member) bool { return !absent(m) })
 	need := len(voters)/2 + 1
 	if len(answer) >= need {
 		d.noLeader(voters)
@@ -75,8 +76,11 @@ func (d *diagnosis) quorum() {
 	if more := need - len(answer); more < len(missing) {
 		start = fmt.Sprintf("%d of %s", more, start)
 	}
-	d.found(api.SeverityError, NoQuorum, names(missing), strings.Join(parts, "; "),
-		fmt.Sprintf("start incusd on %s; if their disks are lost for ever, see docs/recover.md", start))
+	next := fmt.Sprintf("start incusd on %s; if their disks are lost for ever, see docs/recover.md", start)
+	if out := slices.DeleteFunc(slices.Clone(missing), func(m Member) bool { return !m.shutOut() }); len(out) > 0 {
+		next = fmt.Sprintf("%s will not vote here again: recover the cluster on a member that takes part, see docs/recover.md", list(names(out)))
+	}
+	d.found(api.SeverityError, NoQuorum, names(missing), strings.Join(parts, "; "), next)
 }
 
 // lostSince is when the member that looked lost its leader.

@@ -140,12 +140,12 @@ func (d *diagnosis) links() {
 func (d *diagnosis) brokenLinks() []link {
 	var out []link
 	for _, to := range d.Members {
-		if to.Fenced || !d.alive(to) {
-			continue // absent speaks of it
+		if to.Fenced || to.shutOut() || !d.alive(to) {
+			continue // absent and transitions speak of it
 		}
 		for _, from := range d.from(to, func(p api.PeerReach) bool { return !p.Reached }) {
 			switch source, _ := d.member(from); {
-			case source.Fenced:
+			case source.Fenced, source.shutOut():
 			case to.Problem == api.ReachRejected && from == d.By: // absent speaks of it
 			default:
 				out = append(out, link{from, to.Name})

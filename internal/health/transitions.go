@@ -37,6 +37,11 @@ func (d *diagnosis) transitions() {
 				fmt.Sprintf("%s is shut out: the cluster was recovered without it", m.Name),
 				fmt.Sprintf("remove it (incus cluster remove --force %s), make its server a clean one (there: incus admin cluster reset) and let that join anew; see docs/recover.md", m.Name))
 		}
+		if !m.Fenced && m.shutOut() {
+			d.found(api.SeverityError, Fenced, []string{m.Name},
+				fmt.Sprintf("%s answers and takes no part in this cluster: %s", m.Name, m.Report.ShutOut),
+				fmt.Sprintf("if this state of the cluster is the one to keep: incus cluster remove --force %s, make its server a clean one (there: incus admin cluster reset) and let that join anew; see docs/recover.md", m.Name))
+		}
 		if !m.Removing.IsZero() && d.Now.Sub(m.Removing) > workTime {
 			d.found(api.SeverityWarning, RemovalStuck, []string{m.Name},
 				fmt.Sprintf("The removal of %s has not ended %s", m.Name, d.since(m.Removing)),
