@@ -172,7 +172,7 @@ func TestCertificatesAreChanged(t *testing.T) {
 	b.wantKind("the new one", next.Cert, Client)
 	ofMember := request{method: "PATCH", path: "/1.0/certificates/" + b.member("node2").Fingerprint, body: `{"name":"x"}`}
 	wantRefusal(t, b.do(ofMember), 409, api.Conflict, `that of cluster member "node2"`)
-	wantRefusal(t, b.do(request{method: "PATCH", path: "/1.0/certificates/00", body: `{}`}), 404, api.NotFound, "Certificate not found")
+	wantRefusal(t, b.do(request{method: "PATCH", path: "/1.0/certificates/" + strings.Repeat("0", 64), body: `{}`}), 404, api.NotFound, "Certificate not found")
 }
 
 func TestRestrictedClientChangesItsOwnCertificateAndNothingElse(t *testing.T) {
@@ -189,8 +189,8 @@ func TestRestrictedClientChangesItsOwnCertificateAndNothingElse(t *testing.T) {
 	}
 	refused("PATCH", "/1.0/certificates/"+trust.Fingerprint(other), map[string]any{"certificate": string(next.CertPEM)}, "Certificate cannot be changed")
 	refused("DELETE", "/1.0/certificates/"+trust.Fingerprint(other), nil, "Certificate cannot be deleted")
-	refused("PATCH", "/1.0/certificates/00", map[string]any{}, "Certificate cannot be changed")
-	refused("DELETE", "/1.0/certificates/00", nil, "Certificate cannot be deleted")
+	refused("PATCH", "/1.0/certificates/"+strings.Repeat("0", 64), map[string]any{}, "Certificate cannot be changed")
+	refused("DELETE", "/1.0/certificates/"+strings.Repeat("0", 64), nil, "Certificate cannot be deleted")
 
 	// Whose key it does not prove to have it cannot take: that of a server which wants to join, say.
 	server := newPair(t, trust.Server)

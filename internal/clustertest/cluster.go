@@ -25,7 +25,6 @@ import (
 	"incusd/internal/localstore"
 	"incusd/internal/membership"
 	"incusd/internal/raftstore"
-	"incusd/internal/raftstore/state"
 )
 
 // A Cluster is a set of servers on one network. They begin standalone.
@@ -412,15 +411,15 @@ func (s *Server) View() *raftstore.View {
 	return s.daemon.View()
 }
 
-// RaftServers is Raft's configuration in the server's own log, committed or not; nil while it does
+// Voters are the IDs of those who vote by the server's own log, committed or not; none while it does
 // not run.
-func (s *Server) RaftServers() []state.Server {
+func (s *Server) Voters() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.daemon == nil {
 		return nil
 	}
-	return s.daemon.RaftServers()
+	return s.daemon.Voters()
 }
 
 // Offline tells whether the server's replica says that the member of that name is offline.

@@ -498,10 +498,8 @@ func (x *trial) configurations() (out []map[string]bool) {
 				x.ids[m.Name] = m.ID
 			}
 			voters := make(map[string]bool)
-			for _, server := range s.RaftServers() {
-				if server.Voter {
-					voters[server.ID] = true
-				}
+			for _, id := range s.Voters() {
+				voters[id] = true
 			}
 			out = append(out, voters)
 		}

@@ -2,9 +2,8 @@ package clustertest
 
 import (
 	"os"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // tempDir is a folder for the test, in memory where the machine has room there: no test here ends the
@@ -12,8 +11,8 @@ import (
 func tempDir(t testing.TB) string {
 	t.Helper()
 	const memory, room = "/dev/shm", 1 << 30
-	var fs unix.Statfs_t
-	if unix.Statfs(memory, &fs) != nil || fs.Type != unix.TMPFS_MAGIC || fs.Bavail*uint64(fs.Bsize) < room {
+	var fs syscall.Statfs_t
+	if syscall.Statfs(memory, &fs) != nil || fs.Bavail*uint64(fs.Bsize) < room {
 		return t.TempDir()
 	}
 	dir, err := os.MkdirTemp(memory, "clustertest-")

@@ -125,7 +125,7 @@ func TestClusterIsRecoveredFromOneOfThree(t *testing.T) {
 		if err := set(lost[0], "user.split", "1"); !errors.Is(err, api.MemberFenced) {
 			t.Errorf("after a restart a write was answered with %v", err)
 		}
-		if list, err := lost[0].Members(c.Context()); err != nil || !strings.Contains(list[0].Message, "recovery") {
+		if list, err := lost[0].Members(c.Context()); err != nil || !strings.Contains(list[0].Message, "shut out when the cluster was recovered on member") {
 			t.Errorf("a fenced member shows %v, %v", list, err)
 		}
 		if _, err := get(survivor, "user.after"); err != nil {

@@ -23,7 +23,6 @@ import (
 	"incusd/internal/network"
 	"incusd/internal/operations"
 	"incusd/internal/raftstore"
-	"incusd/internal/raftstore/state"
 	"incusd/internal/resources"
 	"incusd/internal/tokens"
 	"incusd/internal/trust"
@@ -352,5 +351,13 @@ func (d *Daemon) ID() string { return d.current.ID() }
 // View is the replicated state as this server's own replica has it; it may be stale.
 func (d *Daemon) View() *raftstore.View { return d.current.Local() }
 
-// RaftServers is Raft's configuration as this server's own log has it last, committed or not.
-func (d *Daemon) RaftServers() []state.Server { return d.current.store.Load().Servers() }
+// Voters are the IDs of those who vote by this server's own log, committed or not.
+func (d *Daemon) Voters() []string {
+	var out []string
+	for _, s := range d.current.store.Load().Servers() {
+		if s.Voter {
+			out = append(out, s.ID)
+		}
+	}
+	return out
+}

@@ -140,7 +140,7 @@ func maintenanceStatus(m *state.Member) string {
 
 // staleSince says that nobody knows better at present.
 func staleSince(stale *raftstore.Stale) string {
-	text := cmp.Or(stale.Message, stale.Reason.Error())
+	text, _, _ := strings.Cut(cmp.Or(stale.Message, stale.Reason.Error()), ";")
 	for _, self := range []string{"This member", "This server"} { // it stands in the rows of others, too
 		if rest, ok := strings.CutPrefix(text, self); ok {
 			text = "The member that answers" + rest

@@ -101,7 +101,7 @@ func TestStaleMembersSaySo(t *testing.T) {
 	if want := "No quorum since 2026-11-22 12:00:00 +0000; does not answer this member"; m.Status != StatusOffline || m.Message != want {
 		t.Errorf("a silent member is %s: %q, expected %q", m.Status, m.Message, want)
 	}
-	view.Stale = &raftstore.Stale{Reason: api.MemberFenced, Message: "This member was shut out when the cluster was recovered on member \"b\""}
+	view.Stale = &raftstore.Stale{Reason: api.MemberFenced, Message: "This member was shut out when the cluster was recovered on member \"b\"; and so on"}
 	if want := "The member that answers was shut out when the cluster was recovered on member \"b\"; last known: Fully operational"; Members(view, since)[0].Message != want {
 		t.Errorf("message is %q, expected %q", Members(view, since)[0].Message, want)
 	}
