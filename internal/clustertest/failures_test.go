@@ -300,6 +300,7 @@ func (x *trial) run() {
 	}
 	stopped := x.down
 	x.down = append(x.down, victims...)
+	x.learnIDs()
 	configurations := x.configurations()
 	x.fail(victims, held)
 	time.Sleep(13 * time.Second) // longer than the threshold
@@ -447,7 +448,7 @@ func (x *trial) back(s *clustertest.Server, stopped []*clustertest.Server) {
 func (x *trial) judge(configurations []map[string]bool) {
 	if quorate(configurations, x.down, x.ids) || x.leader() != nil {
 		x.await("right roles of those who are left", x.settled)
-		x.await("those who fail are offline", x.downAreOffline)
+		x.awaitBy("those who fail are offline", x.downAreOffline)
 		x.mustWrite("user.after")
 		return
 	}
@@ -461,11 +462,7 @@ func (x *trial) judge(configurations []map[string]bool) {
 }
 
 // downAreOffline tells who is down and does not look so to those who are left.
-func (x *trial) downAreOffline() error {
-	by := x.leader()
-	if by == nil {
-		return errors.New("nobody leads")
-	}
+func (x *trial) downAreOffline(by *clustertest.Server) error {
 	for _, s := range x.down {
 		if m, ok := by.View().MemberByName(s.Host); ok && m.State == state.MemberActive && !m.Offline {
 			return fmt.Errorf("%s looks healthy", s.Host)
@@ -489,14 +486,21 @@ func (x *trial) leader() *clustertest.Server {
 	return nil
 }
 
+// learnIDs notes the IDs of the members, and of those that are about to be.
+func (x *trial) learnIDs() {
+	for _, s := range x.c.Running() {
+		v := s.View()
+		for _, m := range slices.Concat(v.Members(), v.Joining()) {
+			x.ids[m.Name] = m.ID
+		}
+	}
+}
+
 // configurations lists who votes, by ID, as each server's log has it, which counts before it is
 // committed.
 func (x *trial) configurations() (out []map[string]bool) {
 	for _, s := range x.c.Running() {
-		if v := s.View(); v.Cluster().Enabled {
-			for _, m := range slices.Concat(v.Members(), v.Joining()) {
-				x.ids[m.Name] = m.ID
-			}
+		if s.View().Cluster().Enabled {
 			voters := make(map[string]bool)
 			for _, id := range s.Voters() {
 				voters[id] = true
@@ -580,6 +584,17 @@ func (x *trial) await(what string, f func() error) {
 	}
 }
 
+// awaitBy is await for what the leader shows.
+func (x *trial) awaitBy(what string, f func(by *clustertest.Server) error) {
+	x.Helper()
+	x.await(what, func() error {
+		if by := x.leader(); by != nil {
+			return f(by)
+		}
+		return errors.New("nobody leads")
+	})
+}
+
 func (x *trial) mustWrite(key string) {
 	x.Helper()
 	by := x.leader()
@@ -633,11 +648,7 @@ func (x *trial) join() error { return x.subject.Join(x.c.Context(), x.token) }
 // token, as soon as the server lets him.
 func (x *trial) requireJoined() {
 	x.joined = true
-	x.await("the join ends", func() error {
-		by := x.leader()
-		if by == nil {
-			return errors.New("nobody leads")
-		}
+	x.awaitBy("the join ends", func(by *clustertest.Server) error {
 		if m, ok := by.View().MemberByName(x.subject.Host); ok && m.State == state.MemberActive {
 			return nil
 		}
@@ -653,11 +664,7 @@ func (x *trial) requireJoined() {
 func (x *trial) remove() error { return remove(x.c.Context(), x.by, x.subject.Host, false) }
 
 func (x *trial) requireRemoved() {
-	x.await("the removal ends", func() error {
-		by := x.leader()
-		if by == nil {
-			return errors.New("nobody leads")
-		}
+	x.awaitBy("the removal ends", func(by *clustertest.Server) error {
 		if err := remove(x.c.Context(), by, x.subject.Host, false); !errors.Is(err, api.MemberNotFound) {
 			return fmt.Errorf("removed: %v", err)
 		}
@@ -669,11 +676,7 @@ func (x *trial) requireRemoved() {
 func (x *trial) evacuate() error { return changeState(x.by, x.subject.Host, "evacuate") }
 
 func (x *trial) requireEvacuatedAndRestored() {
-	x.await("the member is evacuated", func() error {
-		by := x.leader()
-		if by == nil {
-			return errors.New("nobody leads")
-		}
+	x.awaitBy("the member is evacuated", func(by *clustertest.Server) error {
 		switch m, _ := by.View().MemberByName(x.subject.Host); m.Maintenance {
 		case state.MaintenanceEvacuated:
 			return nil

@@ -193,7 +193,8 @@ func (d *disk) snapshotFolders() []string {
 
 func (d *disk) close() error { return d.db.Close() }
 
-func isDiskFull(err error) bool {
+// IsDiskFull tells whether err says that there is no room for what was to be written.
+func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
@@ -202,7 +203,7 @@ func diskError(act string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case isDiskFull(err):
+	case IsDiskFull(err):
 		return api.Errorf(api.DiskFull, "%s: %v", act, err)
 	default:
 		return fmt.Errorf("%s: %w", act, err)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -116,7 +115,7 @@ func (s *Server) Recover(now time.Time, reach func(point string) error) (Recover
 		reach = func(string) error { return nil }
 	}
 	done, err := s.recover(now, reach)
-	if errors.Is(err, api.DiskFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if errors.Is(err, api.DiskFull) || raftstore.IsDiskFull(err) {
 		err = api.Errorf(api.DiskFull, "%v", err).
 			WithHint("make room in %s for the folder %s twice more, and give the same command again", s.files.Dir, filepath.Base(s.files.Database))
 	}

@@ -192,13 +192,12 @@ func markVoters(found []Survivor) {
 func Judge(found []Survivor) (refusal, warning *api.Error) {
 	voters, votes, running := 0, false, []string{}
 	for _, f := range found {
-		if f.Leader != "" && hearsay(found) {
-			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
-				WithHint("the leader does not answer this server: look at the way to it; if it is dead, the same command goes on in some seconds"), nil
-		}
 		if f.Leader != "" {
-			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).
-				WithHint("start this server's daemon; a member that is dead is removed with: incus cluster remove NAME --force"), nil
+			hint := "start this server's daemon; a member that is dead is removed with: incus cluster remove NAME --force"
+			if hearsay(found) {
+				hint = "the leader does not answer this server: look at the way to it; if it is dead, the same command goes on in some seconds"
+			}
+			return api.Errorf(api.Conflict, "A quorum is alive: member %q follows the leader %q", f.Name, nameOf(found, f.Leader)).WithHint("%s", hint), nil
 		}
 		if f.Removed && !f.Self {
 			return api.Errorf(api.MemberRemoved, "The cluster has removed this server, as member %q says, and gone on without it", f.Name).
