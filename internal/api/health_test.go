@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,11 +20,15 @@ import (
 type fakeHealth struct {
 	bed      *bed
 	contacts raftstore.Contacts
-	askers   []string
+
+	mu     sync.Mutex
+	askers []string
 }
 
 func (f *fakeHealth) Report(_ context.Context, asker string) api.MemberReport {
+	f.mu.Lock()
 	f.askers = append(f.askers, asker)
+	f.mu.Unlock()
 	view := f.bed.store.Local()
 	report := api.MemberReport{ID: f.bed.store.id, Version: api.Version, CommandVersion: 1, Time: f.bed.now(), Peers: []api.PeerReach{}}
 	if m, ok := view.Member(f.bed.store.id); ok {
